@@ -1,0 +1,305 @@
+"""What comes back, per job.
+
+Every bulk call answers with a `BulkResult`: one entry per distinct id, also for those that failed. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import NewType, TypeVar
+
+from attrs import field, frozen
+
+from ._errors import PartialFailure
+
+__all__ = [
+    "BulkResult",
+    "Diagnostics",
+    "Failure",
+    "FailureCode",
+    "JobCounts",
+    "JobDetails",
+    "JobID",
+    "JobOutput",
+    "JobStatus",
+    "OpOutcome",
+    "StatusMap",
+    "distinct_ids",
+]
+
+V_co = TypeVar("V_co", covariant=True)
+
+JobID = NewType("JobID", str)
+"""Names one job and carries its routing: `<resource>/<submission>/<copy>[/<native>]`.
+
+Each part consists of `[A-Za-z0-9._:@+-]`; all of it has at most 255 characters. Opaque to callers: keep it, hand it back. A backend
+trusts nothing in it, since it has been in somebody's database.
+"""
+
+
+class JobStatus(StrEnum):
+    """Where a job is. Never guessed: what a backend cannot tell is UNKNOWN, with a failure that says why."""
+
+    PENDING = "pending"
+    """Accepted, or staged, and not started."""
+    HELD = "held"
+    """Will not start or go on until somebody acts. Reported, not acted on."""
+    RUNNING = "running"
+    SUCCESSFUL = "successful"
+    """The payload ended with exit code 0."""
+    FAILED = "failed"
+    """The payload ended otherwise: another exit code, a signal, a limit."""
+    CANCELLED = "cancelled"
+    """Ended because we killed it."""
+    FINISHED_UNKNOWN = "finished-unknown"
+    """It is over, and how it ended can no longer be learnt."""
+    UNKNOWN = "unknown"
+    """Could not be told: never finished. The failure's code is NO_SUCH_JOB or NOT_NOW."""
+
+    @property
+    def is_finished(self) -> bool:
+        """True if this status is final: it never changes until the job is purged."""
+        return self in _FINISHED
+
+
+_FINISHED = frozenset(
+    {
+        JobStatus.SUCCESSFUL,
+        JobStatus.FAILED,
+        JobStatus.CANCELLED,
+        JobStatus.FINISHED_UNKNOWN,
+    }
+)
+
+
+class FailureCode(StrEnum):
+    """Why one job's part of a call failed, for programs to decide on."""
+
+    NO_SUCH_JOB = "no-such-job"
+    """Unknown, purged, another resource's, or not an id at all."""
+    NOT_NOW = "not-now"
+    """The resource could not tell; ask again."""
+    NOT_FINISHED = "not-finished"
+    """The job must have ended first."""
+    REFUSED = "refused"
+    """The resource said no."""
+    LIMIT = "limit"
+    """A limit on bytes, files or seconds was reached."""
+    UNSAFE = "unsafe"
+    """What came back would have left its place: a name, a link, a device."""
+    FAILED = "failed"
+    """Anything else; the message has the words."""
+
+
+@frozen
+class Failure:
+    """What went wrong for one job.
+
+    Attributes:
+        code: For programs.
+        message: For people: what was found, and what to do.
+    """
+
+    code: FailureCode = field(converter=FailureCode)
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+def distinct_ids(ids: Iterable[JobID]) -> tuple[JobID, ...]:
+    """The distinct ids in the order in which they were given, as every bulk call needs them.
+
+    Raises:
+        TypeError: A bare string was given (it would be taken letter by letter), or something that is not a string is among them.
+    """
+    if isinstance(ids, (str, bytes)):
+        raise TypeError(f"ids must be a sequence of job ids, not one string: write [{ids!r}]")
+    distinct = tuple(dict.fromkeys(ids))
+    for job in distinct:
+        if not isinstance(job, str):
+            raise TypeError(f"a job id is a string, not {type(job).__name__}: {job!r}")
+    return distinct
+
+
+class BulkResult(Mapping[JobID, V_co]):
+    """The answer of a bulk call: exactly one entry per distinct id asked for, in that order.
+
+    An id that failed has an entry too (for a status, UNKNOWN) and its reason stands in `failures`.
+
+    Args:
+        entries: By id.
+        failures: By id; each id also has an entry.
+
+    Raises:
+        ValueError: A failure has no entry.
+    """
+
+    __slots__ = ("_entries", "_failures")
+
+    def __init__(
+        self,
+        entries: Mapping[JobID, V_co],
+        failures: Mapping[JobID, Failure] | None = None,
+    ) -> None:
+        self._entries = dict(entries)
+        self._failures = dict(failures or {})
+        orphans = [job for job in self._failures if job not in self._entries]
+        if orphans:
+            raise ValueError(f"failures without an entry: {orphans[:3]}")
+
+    def __getitem__(self, job: JobID) -> V_co:
+        return self._entries[job]
+
+    def __iter__(self) -> Iterator[JobID]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"BulkResult({self._entries!r}, failures={self._failures!r})"
+
+    @property
+    def failures(self) -> Mapping[JobID, Failure]:
+        """What failed, by id. Empty when everything went well."""
+        return dict(self._failures)
+
+    def raise_for_failures(self) -> None:
+        """Do nothing if nothing failed.
+
+        Raises:
+            PartialFailure: At least one id failed.
+        """
+        if self._failures:
+            raise PartialFailure(self._failures)
+
+
+@frozen
+class OpOutcome:
+    """What became of a kill or a purge, for one job.
+
+    Attributes:
+        ok: The effect was seen, or there was nothing to do.
+        note: What else is worth knowing, such as "already finished".
+        failure: Why not; exactly when `ok` is False.
+
+    Raises:
+        ValueError: `ok` and `failure` contradict each other.
+    """
+
+    ok: bool
+    note: str | None = None
+    failure: Failure | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.ok == (self.failure is not None):
+            raise ValueError("an outcome has a failure exactly when it is not ok")
+
+
+@frozen
+class JobOutput:
+    """What was fetched for one job. Every path lies beneath the `dest` of the call.
+
+    Attributes:
+        stdout: The payload's standard output; None if there was none to fetch.
+        stderr: Likewise its standard error.
+        log: The scheduler's own words about the job.
+        files: The payload's files, by their name in the work directory.
+        missing: Patterns that were declared and matched nothing.
+        failure: Why the output is not, or not all, here.
+    """
+
+    stdout: Path | None = None
+    stderr: Path | None = None
+    log: Path | None = None
+    files: Mapping[str, Path] = field(factory=dict, converter=dict, hash=False)
+    missing: tuple[str, ...] = field(default=(), converter=tuple)
+    failure: Failure | None = None
+
+
+@frozen
+class JobCounts:
+    """How many unfinished jobs a resource has from us.
+
+    Attributes:
+        running: Started and not ended.
+        waiting: Every other unfinished job of this resource name, held and staging included.
+    """
+
+    running: int = field()
+    waiting: int = field()
+
+    @running.validator
+    @waiting.validator
+    def _not_negative(self, attribute: object, value: int) -> None:
+        if value < 0:
+            raise ValueError("a count cannot be negative")
+
+
+def as_utc(moment: datetime) -> datetime:
+    """The same moment in UTC.
+
+    Raises:
+        TypeError: Not a datetime.
+        ValueError: It has no time zone, so that it names no moment.
+    """
+    if not isinstance(moment, datetime):
+        raise TypeError(f"expected a datetime, not {type(moment).__name__}")
+    if moment.tzinfo is None:
+        raise ValueError("a datetime without a time zone names no moment; give it UTC")
+    return moment.astimezone(UTC)
+
+
+def as_optional_utc(moment: datetime | None) -> datetime | None:
+    """`as_utc`, where there may be none."""
+    return None if moment is None else as_utc(moment)
+
+
+@frozen
+class JobDetails:
+    """All that is known of one job now. What is absent stays None.
+
+    Attributes:
+        status: As `status` would tell.
+        exit_code: 0 to 255, once the payload has ended by itself.
+        signal: The number of the signal that ended the payload.
+        native_state: The scheduler's own word for the state.
+        reason: Why it waits, is held or has failed, in the scheduler's words or ours.
+        started_at: When the payload started, UTC.
+        ended_at: When it ended, UTC.
+        node: Where it runs or ran.
+    """
+
+    status: JobStatus = field(converter=JobStatus)
+    exit_code: int | None = None
+    signal: int | None = None
+    native_state: str | None = None
+    reason: str | None = None
+    started_at: datetime | None = field(default=None, converter=as_optional_utc)
+    ended_at: datetime | None = field(default=None, converter=as_optional_utc)
+    node: str | None = None
+
+
+@frozen
+class Diagnostics:
+    """The last bytes of a job's output, now.
+
+    Attributes:
+        stdout_tail: The end of the payload's standard output, bounded by the backend's limit.
+        stderr_tail: The end of its standard error.
+        log_tail: The end of what the scheduler says of the job; for a job that has not started, why.
+        truncated: At least one of them is longer than what is here.
+    """
+
+    stdout_tail: bytes = b""
+    stderr_tail: bytes = b""
+    log_tail: bytes = b""
+    truncated: bool = False
+
+
+StatusMap = BulkResult[JobStatus]
+"""What `Monitor.status` returns."""
