@@ -1,1 +1,62 @@
-__all__: list[str] = []
+"""The contract suite: tests that hold any backend to the rules of `intercede.core`.
+
+    from intercede.contract import BackendContract, Resource
+
+    class TestMine(BackendContract):
+        resource = Resource(config={"type": "mine", "name": "test"})
+
+or, with no code at all, `intercede-contract RESOURCE.toml`. Everything is imported when it is first asked for: merely to have the suite
+installed, or to import this module, brings in neither pytest nor asyncio.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._backend import BackendContract
+    from ._bench import Bench
+    from ._command import main
+    from ._payload import PAYLOAD
+    from ._probe import LocalProbe, Probe
+    from ._resource import Faults, Resource
+    from ._rules import RULES, Verdict
+    from ._verdict import not_observed, not_offered, rule
+
+__all__ = [
+    "PAYLOAD",
+    "RULES",
+    "BackendContract",
+    "Bench",
+    "Faults",
+    "LocalProbe",
+    "Probe",
+    "Resource",
+    "Verdict",
+    "main",
+    "not_observed",
+    "not_offered",
+    "rule",
+]
+
+_LATER = {
+    "PAYLOAD": "_payload",
+    "RULES": "_rules",
+    "BackendContract": "_backend",
+    "Bench": "_bench",
+    "Faults": "_resource",
+    "LocalProbe": "_probe",
+    "Probe": "_probe",
+    "Resource": "_resource",
+    "Verdict": "_rules",
+    "main": "_command",
+    "not_observed": "_verdict",
+    "not_offered": "_verdict",
+    "rule": "_verdict",
+}
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LATER[name]}", __name__), name)
