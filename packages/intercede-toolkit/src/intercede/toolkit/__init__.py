@@ -1,18 +1,54 @@
 """Mechanics that every backend needs, each once."""
 
+from ._ids import JobParts, new_submission, parse_id
 from ._lifetime import Lifetime
 from ._runner import MARKER, ExitRecord, copy_variables, parse_exit, runner_script
 from ._shell import Frames, Script, quote, quote_pattern
+from ._sink import CommittedOutput, FileSink, LimitExceeded, Limits, sweep
+from ._tar import (
+    TAR_END,
+    ArchiveEnd,
+    MemberEnd,
+    TarData,
+    TarError,
+    TarEvent,
+    TarKind,
+    TarMember,
+    TarReader,
+    TarTrailing,
+    tar_header,
+    tar_padding,
+)
 
 __all__ = [
     "MARKER",
+    "TAR_END",
+    "ArchiveEnd",
+    "CommittedOutput",
     "ExitRecord",
+    "FileSink",
     "Frames",
+    "JobParts",
     "Lifetime",
+    "LimitExceeded",
+    "Limits",
+    "MemberEnd",
     "Script",
+    "TarData",
+    "TarError",
+    "TarEvent",
+    "TarKind",
+    "TarMember",
+    "TarReader",
+    "TarTrailing",
     "copy_variables",
+    "new_submission",
     "parse_exit",
+    "parse_id",
     "quote",
     "quote_pattern",
     "runner_script",
+    "sweep",
+    "tar_header",
+    "tar_padding",
 ]

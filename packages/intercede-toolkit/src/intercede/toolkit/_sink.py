@@ -1,0 +1,648 @@
+"""One job's files, written from a source that nobody trusts.
+
+Everything goes into a private directory beneath `dest` and appears under its own name in one rename, so that a result is there whole or
+not at all (F1, F3). Every directory on the way is opened without following links, every file is made anew, and no link is ever made: what
+leaves the directory by its name or by its target is refused, that member alone (F4). Nothing is kept in memory but the names (F7).
+
+Synchronous: call it in a thread. One thread at a time.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Final, Self
+
+from attrs import field, frozen
+
+from intercede.core import InterCEdeError, ResourceError
+
+__all__ = ["CommittedOutput", "FileSink", "LimitExceeded", "Limits", "sweep"]
+
+#: NAME_MAX and PATH_MAX of Linux, in bytes; the latter counts the NUL byte.
+_NAME_MAX: Final = 255
+_PATH_MAX: Final = 4096
+#: Far beyond any result seen, and well within what `shutil.rmtree` can remove again (it recurses).
+_DEPTH_MAX: Final = 100
+_COPY_CHUNK: Final = 2**20
+#: Each round is lost only to another fetch of the same job that was faster.
+_RENAME_ATTEMPTS: Final = 100
+
+_OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: How a file system says that it cannot hold a name beside those of the same job: some do not tell upper from lower case, some
+#: take fewer bytes or not all of them.
+_CANNOT_HOLD: Final = frozenset(
+    {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
+)
+#: How a rename says that an older result is in its place: a directory, or a file.
+_IN_THE_WAY: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
+
+#: Whose a private directory is: machine, process id, the process's start time; then random.
+_PRIVATE: Final = re.compile(
+    r"\.intercede-(?P<machine>[0-9a-f]{12})-(?P<pid>[0-9]{1,9})-(?P<start>[0-9]{1,20})-[0-9a-f]{16}"
+)
+#: After this long, what a process of another machine left is nobody's: no fetch takes so long.
+_FOREIGN_AGE_S: Final = 7 * 86_400
+_START_UNKNOWN: Final = "0"
+
+
+@frozen
+class Limits:
+    """How much one job may bring. None: any amount.
+
+    Attributes:
+        max_bytes: In all its members together; links count with what they are copied from.
+        max_files: Members, refused ones included.
+        max_seconds: From the making of the sink to its commit.
+
+    Raises:
+        ValueError: One of them is not positive.
+    """
+
+    max_bytes: int | None = None
+    max_files: int | None = None
+    max_seconds: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("max_bytes", "max_files", "max_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, not {value}")
+
+
+class LimitExceeded(InterCEdeError):
+    """One job brought more than it may.
+
+    Attributes:
+        limit: The name of the limit, as in `Limits`.
+    """
+
+    def __init__(self, limit: str, message: str) -> None:
+        super().__init__(f"{limit}: {message}", remedy=f"raise {limit}, or declare fewer outputs")
+        self.limit = limit
+
+
+@frozen
+class CommittedOutput:
+    """What is there now.
+
+    Attributes:
+        path: The job's directory.
+        files: By the member's name, without "./" and the like: where it lies.
+        refused: By the member's name: why it was left out.
+    """
+
+    path: Path
+    files: Mapping[str, Path] = field(hash=False)
+    refused: Mapping[str, str] = field(hash=False)
+
+
+class _Unsafe(Exception):
+    """A member that must be left out; the message is its reason."""
+
+
+class _State(Enum):
+    OPEN = "open"
+    FAILED = "failed"
+    COMMITTED = "committed"
+    DISCARDED = "discarded"
+
+
+#: A name that was checked: its components, as bytes, so that the encoding of file names has no say.
+_Name = tuple[bytes, ...]
+
+
+@frozen
+class _Received:
+    size: int
+    executable: bool
+
+
+@frozen
+class _Link:
+    target: str
+    symbolic: bool
+
+
+class FileSink:
+    """Where one job's files go.
+
+    Leaving the block without `commit` discards everything; so does an error, after which nothing but `discard` works.
+
+        with FileSink(dest, "<submission>/<copy>", limits) as sink:
+            sink.begin("a.csv", size=3)
+            sink.write(b"1,2")
+            sink.end()
+            output = sink.commit()
+
+    A member is refused when its name leaves the directory, has a component over 255 bytes or is deeper than 100 directories; when it is
+    a file where there is a directory, or the reverse; when its name came before (the first is kept). A refused member is swallowed:
+    `write` and `end` go on as if nothing were wrong, and the other members arrive.
+
+    Files have mode 0600, or 0700 where executable; directories 0700. Directories without a file in them do not appear.
+
+    Between members it holds no descriptor, so that any number may be open.
+
+    Args:
+        dest: Made if absent.
+        place: Where in `dest` the job's directory will be; an older one is replaced.
+        limits: What the job may bring.
+        clock: Seconds, for `max_seconds`.
+
+    Raises:
+        ValueError: `place` leaves `dest`.
+        OSError: `dest` cannot be written.
+    """
+
+    def __init__(
+        self,
+        dest: Path,
+        place: str,
+        limits: Limits | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        try:
+            self._place = _check_name(place)
+        except _Unsafe as error:
+            raise ValueError(f"place {place!r}: {error}") from None
+        self._path = dest / _local(self._place)
+        self._limits = limits or Limits()
+        self._clock = clock
+        self._started = clock()
+        self._state = _State.OPEN
+        self._output: CommittedOutput | None = None
+
+        self._files: dict[_Name, _Received] = {}
+        self._directories: set[_Name] = {()}
+        self._links: dict[_Name, _Link] = {}
+        self._refused: dict[str, str] = {}
+        self._bytes = 0
+        self._members = 0
+
+        self._member: str | None = None
+        self._missing = 0
+        self._descriptor: int | None = None
+
+        # A later chdir must not move it.
+        self._dest = os.fsencode(dest.absolute())
+        self._room = _PATH_MAX - len(b"/".join((self._dest, *self._place, b"\0")))
+        Path(os.fsdecode(self._dest)).mkdir(parents=True, exist_ok=True)
+        self._private = self._dest + b"/" + _private_name()
+        os.mkdir(self._private, 0o700)  # noqa: PTH102 - bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.discard()
+
+    def begin(self, name: str, size: int, executable: bool = False) -> None:
+        """A regular file follows.
+
+        Args:
+            name: Relative to the job's directory; untrusted.
+            size: How many bytes.
+            executable: Whether it gets an execute bit.
+
+        Raises:
+            LimitExceeded: With it the job has too much.
+            OSError: It cannot be made.
+        """
+        self._expect_between_members()
+        if size < 0:
+            raise ValueError(f"not a size: {size}")
+        with self._failing_for_good():
+            self._count(1, size)
+            self._member, self._missing = name, size
+            try:
+                checked = self._check_new(name)
+                self._descriptor = self._create(checked, executable)
+            except _Unsafe as error:
+                self._leave_out(name, str(error))
+            else:
+                self._files[checked] = _Received(size, executable)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """The next bytes of the member.
+
+        Raises:
+            ResourceError: They are more than were announced.
+            LimitExceeded: It takes too long.
+            OSError: They cannot be written.
+        """
+        self._expect_within_member()
+        with self._failing_for_good():
+            self._check_time()
+            if len(data) > self._missing:
+                raise ResourceError(f"{self._member!r}: more bytes came than were announced")
+            self._missing -= len(data)
+            if self._descriptor is not None:
+                _write_all(self._descriptor, data)
+
+    def end(self) -> None:
+        """The member is complete.
+
+        Raises:
+            ResourceError: It is not: fewer bytes came than were announced.
+            OSError: It could not be written.
+        """
+        self._expect_within_member()
+        with self._failing_for_good():
+            if self._missing:
+                raise ResourceError(
+                    f"{self._member!r}: {self._missing} bytes fewer came than were announced"
+                )
+            self._member = None
+            self._close()
+
+    def link(self, name: str, target: str, *, symbolic: bool) -> None:
+        """A link. At the commit it becomes a copy of the regular file of this job it points to; if it points elsewhere, it is refused.
+
+        Args:
+            name: Relative to the job's directory; untrusted.
+            target: Relative to the link's own directory if symbolic, to the job's directory otherwise; untrusted.
+            symbolic: Which of the two.
+
+        Raises:
+            LimitExceeded: With it the job has too much.
+        """
+        self._expect_between_members()
+        with self._failing_for_good():
+            self._count(1, 0)
+            try:
+                checked = self._check_new(name)
+                if len(target) > _PATH_MAX:
+                    raise _Unsafe("a link to a name longer than the file system's limit")
+            except _Unsafe as error:
+                self._leave_out(name, str(error))
+            else:
+                self._links[checked] = _Link(target, symbolic)
+
+    def refuse(self, name: str, reason: str) -> None:
+        """A member that is left out for a reason of the caller's. The first reason for a name is kept.
+
+        Args:
+            name: Untrusted.
+            reason: For people.
+
+        Raises:
+            LimitExceeded: With it the job has too much.
+        """
+        self._expect_between_members()
+        with self._failing_for_good():
+            self._count(1, 0)
+            self._leave_out(name, reason)
+
+    def commit(self) -> CommittedOutput:
+        """Put the job's directory in its place, as a whole, and replace an older one. Again: the same answer.
+
+        Raises:
+            LimitExceeded: With the copies that links become the job has too much.
+            OSError: It cannot be put there; an older result is still there.
+        """
+        if self._output is not None:
+            return self._output
+        self._expect_between_members()
+        with self._failing_for_good():
+            for name, link in self._links.items():
+                self._copy_link(name, link)
+            self._check_time()
+            self._put_in_place()
+        self._state = _State.COMMITTED
+        files = {_text(name): self._path / _local(name) for name in self._files}
+        self._output = CommittedOutput(self._path, files, dict(self._refused))
+        return self._output
+
+    def discard(self) -> None:
+        """Remove every trace, unless it has been committed. Again: nothing."""
+        if self._state in (_State.COMMITTED, _State.DISCARDED):
+            return
+        self._state = _State.DISCARDED
+        with suppress(
+            OSError
+        ):  # such as a full disk, told late; the descriptor is closed all the same
+            self._close()
+        _remove(self._private)
+
+    # What may be called when
+
+    def _expect_open(self) -> None:
+        if self._state is not _State.OPEN:
+            raise RuntimeError(f"the sink is {self._state.value}")
+
+    def _expect_between_members(self) -> None:
+        self._expect_open()
+        if self._member is not None:
+            raise RuntimeError(f"member {self._member!r} has not ended")
+
+    def _expect_within_member(self) -> None:
+        self._expect_open()
+        if self._member is None:
+            raise RuntimeError("no member has begun")
+
+    @contextmanager
+    def _failing_for_good(self) -> Iterator[None]:
+        """What was begun and broke off can no longer be told from what is whole: it must not be committed."""
+        self._state = _State.FAILED
+        yield
+        self._state = _State.OPEN
+
+    # Limits
+
+    def _count(self, members: int, size: int) -> None:
+        self._members += members
+        self._bytes += size
+        limits = self._limits
+        if limits.max_files is not None and self._members > limits.max_files:
+            raise LimitExceeded("max_files", f"more than {limits.max_files} files")
+        if limits.max_bytes is not None and self._bytes > limits.max_bytes:
+            raise LimitExceeded("max_bytes", f"more than {limits.max_bytes} bytes")
+        self._check_time()
+
+    def _check_time(self) -> None:
+        allowed = self._limits.max_seconds
+        if allowed is not None and self._clock() - self._started > allowed:
+            raise LimitExceeded("max_seconds", f"it takes longer than {allowed:g} s")
+
+    # Names
+
+    def _check_new(self, text: str) -> _Name:
+        """The name, unless something of this job stands in its way."""
+        name = _check_name(text)
+        if len(b"/".join(name)) > self._room:
+            raise _Unsafe("its path is longer than the file system's limit")
+        if name in self._files or name in self._links:
+            raise _Unsafe("a member of this name came before; the first was kept")
+        if name in self._directories:
+            raise _Unsafe("there is a directory of this name")
+        for depth in range(1, len(name)):
+            if name[:depth] in self._files or name[:depth] in self._links:
+                raise _Unsafe("a part of its path is a file")
+        return name
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        shown = name if len(name) < _PATH_MAX else f"{name[:_NAME_MAX]}..."
+        self._refused.setdefault(shown, reason)
+
+    # Files
+
+    def _create(self, name: _Name, executable: bool) -> int:
+        """A new file, open for writing."""
+        try:
+            parent = self._open_parent(name)
+            try:
+                mode = 0o700 if executable else 0o600
+                return os.open(name[-1], _CREATE_FILE, mode, dir_fd=parent)
+            finally:
+                os.close(parent)
+        except OSError as error:
+            if error.errno not in _CANNOT_HOLD:
+                raise
+            raise _Unsafe(
+                f"the file system cannot hold it beside the others: {error.strerror}"
+            ) from None
+
+    def _open_parent(self, name: _Name) -> int:
+        """The directory that holds the name, made if absent, reached without following a link."""
+        descriptor = os.open(self._private, _OPEN_DIRECTORY)
+        for depth, part in enumerate(name[:-1], 1):
+            known = name[:depth] in self._directories
+            descriptor = _descend(descriptor, part, 0o700, make=not known)
+            self._directories.add(name[:depth])
+        return descriptor
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
+
+    # Links
+
+    def _copy_link(self, name: _Name, link: _Link) -> None:
+        try:
+            target = _resolve(name, link)
+            original = self._files.get(target)
+            if original is None or target in self._links:
+                raise _Unsafe(f"a link to {link.target!r}, which is no regular file of this job")
+            self._count(0, original.size)
+            self._descriptor = self._create(name, original.executable)
+        except _Unsafe as error:
+            self._leave_out(_text(name), str(error))
+            return
+        self._copy_from(target, self._descriptor)
+        self._close()
+        self._files[name] = original
+
+    def _copy_from(self, target: _Name, copy: int) -> None:
+        parent = self._open_parent(target)
+        try:
+            source = os.open(target[-1], _OPEN_FILE, dir_fd=parent)
+        finally:
+            os.close(parent)
+        try:
+            while chunk := os.read(source, _COPY_CHUNK):
+                self._check_time()
+                _write_all(copy, chunk)
+        finally:
+            os.close(source)
+
+    # The rename
+
+    def _put_in_place(self) -> None:
+        parent = os.open(self._dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for part in self._place[:-1]:
+            parent = _descend(parent, part, 0o777, make=True)
+        try:
+            _replace(self._private, self._place[-1], parent, self._dest + b"/" + _private_name())
+        finally:
+            os.close(parent)
+
+
+def _check_name(text: str) -> _Name:
+    """The components of a relative name that stays where it is put.
+
+    Raises:
+        _Unsafe: It does not, or no file can have it.
+    """
+    if "\0" in text:
+        raise _Unsafe("its name has a NUL byte")
+    if text.startswith("/"):
+        raise _Unsafe("its name is absolute")
+    name = tuple(part for part in _parts(text) if part not in (b"", b"."))
+    if not name:
+        raise _Unsafe("its name is empty")
+    if b".." in name:
+        raise _Unsafe("its name has '..'")
+    if len(name) > _DEPTH_MAX:
+        raise _Unsafe(f"it is deeper than {_DEPTH_MAX} directories")
+    if max(map(len, name)) > _NAME_MAX:
+        raise _Unsafe(f"a part of its name is longer than {_NAME_MAX} bytes")
+    return name
+
+
+def _resolve(name: _Name, link: _Link) -> _Name:
+    """What a link names, by the letter: nothing is looked up."""
+    if link.target.startswith("/"):
+        raise _Unsafe(f"a link to {link.target!r}, outside of the job's directory")
+    reached = list(name[:-1]) if link.symbolic else []
+    for part in _parts(link.target):
+        if part == b"..":
+            if not reached:
+                raise _Unsafe(f"a link to {link.target!r}, outside of the job's directory")
+            reached.pop()
+        elif part not in (b"", b"."):
+            reached.append(part)
+    return tuple(reached)
+
+
+def _parts(text: str) -> list[bytes]:
+    try:
+        return text.encode("utf-8", "surrogateescape").split(b"/")
+    except UnicodeEncodeError:
+        raise _Unsafe(f"{text!r} has a surrogate that stands for no byte") from None
+
+
+def _text(name: _Name) -> str:
+    """A name as the source wrote it."""
+    return b"/".join(name).decode("utf-8", "surrogateescape")
+
+
+def _local(name: _Name) -> str:
+    """A name as this machine's Python writes it."""
+    return os.fsdecode(b"/".join(name))
+
+
+def _descend(descriptor: int, part: bytes, mode: int, *, make: bool) -> int:
+    """From one open directory to one beneath it; the first is closed, whatever happens."""
+    try:
+        if make:
+            with suppress(FileExistsError):
+                os.mkdir(part, mode, dir_fd=descriptor)
+        return os.open(part, _OPEN_DIRECTORY, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _replace(source: bytes, name: bytes, parent: int, aside: bytes) -> None:
+    """Rename, and move what was there aside until it has succeeded. A directory cannot be renamed over one that is not empty."""
+    try:
+        for _ in range(_RENAME_ATTEMPTS):
+            try:
+                os.rename(source, name, dst_dir_fd=parent)
+                return
+            except OSError as error:
+                if error.errno not in _IN_THE_WAY:
+                    raise
+            _remove(aside)
+            with suppress(FileNotFoundError):
+                os.rename(name, aside, src_dir_fd=parent)
+        raise FileExistsError(errno.EEXIST, "others keep putting results there", os.fsdecode(name))
+    except BaseException:
+        with suppress(OSError):
+            os.rename(aside, name, dst_dir_fd=parent)
+        raise
+    finally:
+        _remove(aside)
+
+
+def _remove(path: bytes) -> None:
+    """Remove a directory with all beneath it, or whatever else it is. What cannot be removed stays, for `sweep` to try again."""
+    with suppress(OSError):
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)  # noqa: PTH108 - bytes
+
+
+def sweep(dest: Path) -> None:
+    """Remove what fetches that were killed have left in `dest`.
+
+    A private directory carries in its name which process of which machine made it. It is removed if it is ours and that process is gone;
+    if it is another machine's, or from before this one was started, after a week.
+
+    Args:
+        dest: Where sinks were; may be absent.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    try:
+        names = os.listdir(os.fsencode(dest))  # noqa: PTH208 - bytes
+    except FileNotFoundError:
+        return
+    for name in names:
+        owner = _PRIVATE.fullmatch(os.fsdecode(name))
+        path = os.fsencode(dest) + b"/" + name
+        if owner is not None and _is_stale(path, owner):
+            _remove(path)
+
+
+def _is_stale(path: bytes, owner: re.Match[str]) -> bool:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    if status.st_uid != os.geteuid():
+        return False
+    if owner["machine"] != _machine():
+        return time.time() - status.st_mtime > _FOREIGN_AGE_S
+    start = _start_of(int(owner["pid"]))
+    if start is None:
+        return True
+    return _START_UNKNOWN not in (start, owner["start"]) and start != owner["start"]
+
+
+def _private_name() -> bytes:
+    pid = os.getpid()
+    start = _start_of(pid) or _START_UNKNOWN
+    return f".intercede-{_machine()}-{pid}-{start}-{secrets.token_hex(8)}".encode()
+
+
+@cache
+def _machine() -> str:
+    """Where process ids mean the same: one start of one kernel, and in it one namespace of process ids."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - not a path
+    except OSError:
+        boot, namespace = socket.gethostname(), ""
+    return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:12]
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process started, in the kernel's own measure; None: there is none."""
+    try:
+        # proc(5): the 22nd field; the second is the command in parentheses, with whatever it is called.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return fields[19].decode()
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return _START_UNKNOWN

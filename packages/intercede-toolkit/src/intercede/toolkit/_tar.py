@@ -1,0 +1,397 @@
+"""Tar streams, read and written without I/O.
+
+Bytes in, events out: nothing here touches a file system, and `tarfile`'s own `extract` is never used, since it follows what a hostile
+archive says. `tarfile` also ends without error where a stream was cut between two members; here `TarReader.ended` tells.
+
+What is read: ustar, GNU (long names, base-256 sizes) and pax. What is written: GNU, which every tar at a resource reads.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+from attrs import frozen
+
+__all__ = [
+    "TAR_END",
+    "ArchiveEnd",
+    "MemberEnd",
+    "TarData",
+    "TarError",
+    "TarEvent",
+    "TarKind",
+    "TarMember",
+    "TarReader",
+    "TarTrailing",
+    "tar_header",
+    "tar_padding",
+]
+
+_BLOCK: Final = tarfile.BLOCKSIZE
+_ZERO_BLOCK: Final = bytes(_BLOCK)
+#: A name is at most 4,096 bytes where Linux has a say; 1 MiB leaves room for access lists and the like.
+_EXTENSION_MAX: Final = 2**20
+#: What a file offset can be.
+_SIZE_MAX: Final = 2**63 - 1
+
+#: What ends an archive.
+TAR_END: Final = _ZERO_BLOCK * 2
+
+
+class TarError(ValueError):
+    """This is not a tar stream."""
+
+
+class TarKind(Enum):
+    """What a member is."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    HARDLINK = "hardlink"
+    OTHER = "other"
+    """A device, a FIFO, a sparse file, or something unheard of."""
+
+
+#: ustar's type flags and ours. What is not here is OTHER.
+_KINDS: Final = {
+    tarfile.REGTYPE: TarKind.FILE,
+    tarfile.AREGTYPE: TarKind.FILE,
+    tarfile.CONTTYPE: TarKind.FILE,
+    tarfile.DIRTYPE: TarKind.DIRECTORY,
+    tarfile.SYMTYPE: TarKind.SYMLINK,
+    tarfile.LNKTYPE: TarKind.HARDLINK,
+}
+#: No data follows these, whatever their size field says.
+_WITHOUT_DATA: Final = frozenset(
+    {
+        tarfile.DIRTYPE,
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.CHRTYPE,
+        tarfile.BLKTYPE,
+        tarfile.FIFOTYPE,
+    }
+)
+_PAX_NEXT: Final = frozenset({tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE})
+_EXTENSIONS: Final = _PAX_NEXT | {
+    tarfile.XGLTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+}
+
+
+@frozen
+class TarMember:
+    """A member begins.
+
+    Attributes:
+        name: As the stream has it, untrusted; undecodable bytes as Python carries them (PEP 383). A directory's has no "/" at its end.
+        kind: What it is.
+        size: How many bytes of data follow.
+        target: What a link points to; "" for anything else.
+        executable: Its owner may execute it.
+    """
+
+    name: str
+    kind: TarKind
+    size: int
+    target: str = ""
+    executable: bool = False
+
+
+@frozen
+class TarData:
+    """A piece of the member's data, never empty; a view into what was fed."""
+
+    data: memoryview
+
+
+@frozen
+class MemberEnd:
+    """The member is complete: all of its bytes have come."""
+
+
+@frozen
+class ArchiveEnd:
+    """The archive is complete."""
+
+
+@frozen
+class TarTrailing:
+    """What came after the archive and is not padding."""
+
+    data: bytes
+
+
+TarEvent = TarMember | TarData | MemberEnd | ArchiveEnd | TarTrailing
+
+
+class TarReader:
+    """Reads a stream, however it is cut into chunks.
+
+    Memory is bounded by the chunks that are fed, whatever the sizes of the members.
+
+        for chunk in stream:
+            for event in reader.feed(chunk):
+                ...
+        if not reader.ended:
+            ...  # the stream was cut
+    """
+
+    def __init__(self) -> None:
+        self._step: Callable[[memoryview, list[TarEvent]], memoryview] = self._read_header
+        #: Of the block or extension that is being collected.
+        self._collected = bytearray()
+        #: Of data, or of an extension's payload, that is still to come; padding likewise.
+        self._remaining = 0
+        self._padding = 0
+        self._zero_blocks = 0
+        self._is_sparse = False
+        #: What the extensions before a member say about it, and about all that follow.
+        self._extension = b""
+        self._next: dict[str, str] = {}
+        self._all: dict[str, str] = {}
+        self._ended = False
+
+    @property
+    def ended(self) -> bool:
+        """True once the archive's end has come; False after the last byte of a stream that was cut, wherever that was."""
+        return self._ended
+
+    def feed(self, data: bytes) -> list[TarEvent]:
+        """Go on reading.
+
+        Args:
+            data: The next bytes of the stream.
+
+        Returns:
+            What they brought.
+
+        Raises:
+            TarError: It is not a tar stream. The reader is of no use any more.
+        """
+        events: list[TarEvent] = []
+        view = memoryview(data)
+        try:
+            while view:
+                view = self._step(view, events)
+        except TarError:
+            self._step = self._fail
+            raise
+        return events
+
+    def _fail(self, view: memoryview, events: list[TarEvent]) -> memoryview:
+        raise TarError("the stream was broken before")
+
+    def _collect(self, view: memoryview, size: int) -> tuple[bytes | None, memoryview]:
+        """The next `size` bytes as one, once they are all there, and what follows them."""
+        if not self._collected and len(view) >= size:
+            return bytes(view[:size]), view[size:]
+        missing = size - len(self._collected)
+        self._collected += view[:missing]
+        if len(self._collected) < size:
+            return None, view[missing:]
+        whole = bytes(self._collected)
+        self._collected = bytearray()
+        return whole, view[missing:]
+
+    def _read_header(self, view: memoryview, events: list[TarEvent]) -> memoryview:
+        block, view = self._collect(view, _BLOCK)
+        if block is None:
+            return view
+        if block == _ZERO_BLOCK:
+            self._zero_block(events)
+            return view
+        if self._zero_blocks:
+            raise TarError("a member follows an empty block")
+
+        info = _parse_header(block)
+        if info.type in _EXTENSIONS:
+            if info.size > _EXTENSION_MAX:
+                raise TarError(f"an extension of {info.size} bytes (at most {_EXTENSION_MAX})")
+            self._extension = info.type
+            self._expect(info.size)
+            self._step = self._read_extension
+            if not info.size:
+                self._take_extension(b"")
+            return view
+
+        self._begin_member(info, events)
+        if info.type == tarfile.GNUTYPE_SPARSE and block[482]:
+            self._step = self._skip_sparse_map
+        elif not self._remaining:
+            self._end_member(events)
+        return view
+
+    def _zero_block(self, events: list[TarEvent]) -> None:
+        if self._next:
+            raise TarError("an extension without a member")
+        self._zero_blocks += 1
+        if self._zero_blocks == 2:
+            self._ended = True
+            self._remaining = 0
+            self._step = self._read_trailing_zeros
+            events.append(ArchiveEnd())
+
+    def _expect(self, size: int) -> None:
+        self._remaining = size
+        self._padding = -size % _BLOCK
+
+    def _read_extension(self, view: memoryview, events: list[TarEvent]) -> memoryview:
+        payload, view = self._collect(view, self._remaining)
+        if payload is not None:
+            self._take_extension(payload)
+        return view
+
+    def _take_extension(self, payload: bytes) -> None:
+        if self._extension == tarfile.GNUTYPE_LONGNAME:
+            self._next["path"] = _text(payload.partition(b"\0")[0])
+        elif self._extension == tarfile.GNUTYPE_LONGLINK:
+            self._next["linkpath"] = _text(payload.partition(b"\0")[0])
+        elif self._extension in _PAX_NEXT:
+            self._next |= _parse_pax(payload)
+        else:
+            self._all |= _parse_pax(payload)
+        self._step = self._skip_padding if self._padding else self._read_header
+
+    def _begin_member(self, info: tarfile.TarInfo, events: list[TarEvent]) -> None:
+        words = self._all | self._next
+        self._next = {}
+
+        kind = _KINDS.get(info.type, TarKind.OTHER)
+        if "sparse" in words:
+            kind = TarKind.OTHER
+        size = _parse_size(words["size"]) if "size" in words else info.size
+        if info.type in _WITHOUT_DATA:
+            size = 0
+        name = words.get("path", info.name)
+        if kind is TarKind.DIRECTORY:
+            name = name.rstrip("/")
+        is_link = kind in (TarKind.SYMLINK, TarKind.HARDLINK)
+        target = words.get("linkpath", info.linkname) if is_link else ""
+
+        events.append(TarMember(name, kind, size, target, bool(info.mode & 0o100)))
+        self._expect(size)
+        self._step = self._read_data
+
+    def _skip_sparse_map(self, view: memoryview, events: list[TarEvent]) -> memoryview:
+        """GNU's sparse header may go on in blocks of its own, each of which tells whether one more follows."""
+        block, view = self._collect(view, _BLOCK)
+        if block is not None and not block[504]:
+            self._step = self._read_data
+            if not self._remaining:
+                self._end_member(events)
+        return view
+
+    def _read_data(self, view: memoryview, events: list[TarEvent]) -> memoryview:
+        piece = view[: self._remaining]
+        self._remaining -= len(piece)
+        events.append(TarData(piece))
+        if not self._remaining:
+            self._end_member(events)
+        return view[len(piece) :]
+
+    def _end_member(self, events: list[TarEvent]) -> None:
+        events.append(MemberEnd())
+        self._step = self._skip_padding if self._padding else self._read_header
+
+    def _skip_padding(self, view: memoryview, events: list[TarEvent]) -> memoryview:
+        skipped = len(view[: self._padding])
+        self._padding -= skipped
+        if not self._padding:
+            self._step = self._read_header
+        return view[skipped:]
+
+    def _read_trailing_zeros(self, view: memoryview, events: list[TarEvent]) -> memoryview:
+        """A tar fills its last record with empty blocks (GNU: to 10,240 bytes)."""
+        rest = bytes(view).lstrip(b"\0")
+        self._remaining = (self._remaining + len(view) - len(rest)) % _BLOCK
+        if rest:
+            # Zeros that share a block with something else are part of it.
+            events.append(TarTrailing(bytes(self._remaining) + rest))
+            self._step = self._read_trailing
+        return view[len(view) :]
+
+    def _read_trailing(self, view: memoryview, events: list[TarEvent]) -> memoryview:
+        events.append(TarTrailing(bytes(view)))
+        return view[len(view) :]
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _parse_header(block: bytes) -> tarfile.TarInfo:
+    try:
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        raise TarError(f"not a tar header: {error}") from None
+    if not 0 <= info.size <= _SIZE_MAX:
+        raise TarError(f"a member of {info.size} bytes")
+    return info
+
+
+def _parse_size(text: str) -> int:
+    # Bounded before conversion: Python refuses very long numbers, and slowly.
+    if not (text.isascii() and text.isdigit() and len(text) <= 19) or int(text) > _SIZE_MAX:
+        raise TarError("a size that is not a number")
+    return int(text)
+
+
+def _parse_pax(payload: bytes) -> dict[str, str]:
+    """The records `<length> <keyword>=<value>\\n` that matter here (POSIX pax, "Extended Header")."""
+    words: dict[str, str] = {}
+    position = 0
+    while position < len(payload):
+        blank = payload.find(b" ", position, position + 8)
+        digits = payload[position:blank] if blank > position else b""
+        end = position + int(digits) if digits.isdigit() else -1
+        if not blank < end <= len(payload) or payload[end - 1 : end] != b"\n":
+            raise TarError("not a pax record")
+        keyword, equals, value = payload[blank + 1 : end - 1].partition(b"=")
+        if not keyword or not equals:
+            raise TarError("not a pax record")
+        if keyword in (b"path", b"linkpath", b"size"):
+            words[keyword.decode()] = _text(value)
+        elif keyword.startswith(b"GNU.sparse."):
+            words["sparse"] = ""
+        position = end
+    return words
+
+
+def tar_header(
+    name: str, size: int, *, mode: int, kind: TarKind = TarKind.FILE, mtime: int = 0
+) -> bytes:
+    """What stands before a member's data. Owner and group are 0: whoever unpacks it owns it.
+
+    Args:
+        name: Relative to where it is unpacked; undecodable bytes as Python carries them.
+        size: Of the data that follows, which `tar_padding` fills up; 0 for a directory.
+        mode: The permission bits.
+        kind: FILE or DIRECTORY.
+        mtime: Seconds since 1970.
+
+    Raises:
+        ValueError: It cannot be written: the name is empty or has a NUL byte, the size is negative, or the kind is another.
+    """
+    if not name or "\0" in name:
+        raise ValueError(f"not a member's name: {name!r}")
+    if not 0 <= size <= _SIZE_MAX:
+        raise ValueError(f"not a member's size: {size}")
+    if kind not in (TarKind.FILE, TarKind.DIRECTORY):
+        raise ValueError(f"only files and directories are written, not {kind}")
+    info = tarfile.TarInfo(name)
+    info.size = size
+    info.mode = mode
+    info.mtime = mtime
+    info.type = tarfile.REGTYPE if kind is TarKind.FILE else tarfile.DIRTYPE
+    return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+
+
+def tar_padding(size: int) -> bytes:
+    """What stands after a member's data of `size` bytes."""
+    return bytes(-size % _BLOCK)
