@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from attrs import field, frozen
 
+from ._fields import instance, many, whole_number
 from ._jobs import Failure, JobDetails, JobStatus, as_utc
 from ._protocols import Managed
 from ._spec import SubmissionSpec
@@ -31,9 +32,11 @@ __all__ = [
 
 
 def _argv(values: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(values, str):
-        raise TypeError(f"argv must be a sequence, not one string: write [{values!r}]")
-    return tuple(values)
+    return many(str, values, "argv")
+
+
+def _copies(values: Sequence[int]) -> tuple[int, ...]:
+    return many(int, values, "copies")
 
 
 @frozen
@@ -45,24 +48,25 @@ class Command:
             Python carries them (PEP 383).
         stdin: All of its input; the command sees its end (X3).
         timeout_s: Seconds after which it is ended.
-        max_output: Bytes of stdout and of stderr, each, beyond which it is ended (X5).
+        max_output: Bytes of stdout beyond which it is ended (X5); stderr is cut there, or earlier.
 
     Raises:
         ValueError: Nothing to run, a NUL byte, or a limit that is not positive.
+        TypeError: A field is of the wrong type.
     """
 
     argv: tuple[str, ...] = field(converter=_argv)
-    stdin: bytes = field(default=b"", repr=False)
+    stdin: bytes = field(default=b"", repr=False, validator=instance(bytes))
     timeout_s: float = 60.0
-    max_output: int = 64 * 2**20
+    max_output: int = field(default=64 * 2**20, validator=whole_number(1))
 
     def __attrs_post_init__(self) -> None:
         if not self.argv or not self.argv[0]:
             raise ValueError("a command needs a program")
         if any("\0" in argument for argument in self.argv):
             raise ValueError("an argument contains a NUL byte")
-        if self.timeout_s <= 0 or self.max_output <= 0:
-            raise ValueError("timeout_s and max_output must be positive")
+        if not self.timeout_s > 0:  # NaN included
+            raise ValueError(f"timeout_s must be positive, not {self.timeout_s}")
 
 
 @frozen
@@ -75,9 +79,9 @@ class CommandResult:
         stderr: Likewise.
     """
 
-    returncode: int
-    stdout: bytes = field(default=b"", repr=False)
-    stderr: bytes = b""
+    returncode: int = field(validator=whole_number())
+    stdout: bytes = field(default=b"", repr=False, validator=instance(bytes))
+    stderr: bytes = field(default=b"", validator=instance(bytes))
 
 
 class Process(Protocol):
@@ -141,9 +145,9 @@ class NativeJob:
         submitted_at: UTC; an id that the scheduler gave out at another time is not ours (T6).
     """
 
-    id: str
-    copy: int
-    submission: str
+    id: str = field(validator=instance(str, empty=False))
+    copy: int = field(validator=whole_number(0))
+    submission: str = field(validator=instance(str, empty=False))
     submitted_at: datetime = field(converter=as_utc)
 
 
@@ -160,12 +164,12 @@ class StagedBatch:
         spec: What runs; carries no secret here.
     """
 
-    submission: str
-    mark: str
-    directory: str
-    runner: str
-    copies: tuple[int, ...] = field(converter=tuple)
-    spec: SubmissionSpec
+    submission: str = field(validator=instance(str, empty=False))
+    mark: str = field(validator=instance(str, empty=False))
+    directory: str = field(validator=instance(str, empty=False))
+    runner: str = field(validator=instance(str, empty=False))
+    copies: tuple[int, ...] = field(converter=_copies)
+    spec: SubmissionSpec = field(validator=instance(SubmissionSpec))
 
 
 Results = Sequence[CommandResult]

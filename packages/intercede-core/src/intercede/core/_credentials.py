@@ -12,6 +12,7 @@ from typing import Protocol, Self, TypeVar, runtime_checkable
 
 from attrs import field, frozen
 
+from ._fields import instance, many, optional
 from ._jobs import as_optional_utc
 
 __all__ = [
@@ -47,7 +48,7 @@ class BearerToken(Credential):
         value: The token.
     """
 
-    value: str = field(repr=False)
+    value: str = field(repr=False, validator=instance(str, empty=False))
 
 
 @frozen(kw_only=True)
@@ -58,7 +59,7 @@ class X509Proxy(Credential):
         pem: Certificate, key and chain, in the order of a proxy file.
     """
 
-    pem: bytes = field(repr=False)
+    pem: bytes = field(repr=False, validator=instance(bytes, empty=False))
 
 
 @frozen(kw_only=True)
@@ -71,9 +72,11 @@ class SSHKey(Credential):
         certificate: An OpenSSH user certificate; None: there is none.
     """
 
-    private: bytes = field(repr=False)
-    passphrase: str | None = field(default=None, repr=False)
-    certificate: bytes | None = field(default=None, repr=False)
+    private: bytes = field(repr=False, validator=instance(bytes, empty=False))
+    passphrase: str | None = field(default=None, repr=False, validator=optional(instance(str)))
+    certificate: bytes | None = field(
+        default=None, repr=False, validator=optional(instance(bytes, empty=False))
+    )
 
 
 @frozen(kw_only=True)
@@ -84,7 +87,19 @@ class Password(Credential):
         value: The password.
     """
 
-    value: str = field(repr=False)
+    value: str = field(repr=False, validator=instance(str, empty=False))
+
+
+def _kinds(values: Iterable[type[Credential]]) -> frozenset[type[Credential]]:
+    kinds: tuple[type, ...] = many(type, values, "kinds")
+    strangers = [kind.__name__ for kind in kinds if not issubclass(kind, Credential)]
+    if strangers:
+        raise TypeError(f"kinds must hold classes of credentials, not {strangers[0]}")
+    return frozenset(kinds)
+
+
+def _scopes(values: Iterable[str]) -> frozenset[str]:
+    return frozenset(many(str, values, "scopes"))
 
 
 @frozen
@@ -97,9 +112,9 @@ class CredentialRequirements:
         scopes: For a token.
     """
 
-    resource: str
-    kinds: frozenset[type[Credential]] = field(converter=frozenset)
-    scopes: frozenset[str] = field(default=frozenset(), converter=frozenset)
+    resource: str = field(validator=instance(str, empty=False))
+    kinds: frozenset[type[Credential]] = field(converter=_kinds)
+    scopes: frozenset[str] = field(default=frozenset(), converter=_scopes)
 
 
 class CredentialSet:

@@ -120,7 +120,7 @@ class ConfigurationError(InterCEdeError, ValueError):
 
     Attributes:
         path: The key, as in `transport.port` or `inputs[2].name`; "" for the whole.
-        value: What stood there, as text, shortened.
+        value: What stood there, as text, shortened; "" if it is a table or a list, or of a field that holds secrets.
         candidates: Names that would have been accepted, the likeliest first.
     """
 
@@ -144,8 +144,17 @@ class ConfigurationError(InterCEdeError, ValueError):
             remedy=remedy,
         )
         self.path = path
-        self.value = "" if value is None else repr(value)[:200]
+        self.value = _shown(value)
         self.candidates = tuple(candidates)
+
+
+def _shown(value: object) -> str:
+    """A plain value in short. Tables may hold what nobody meant to print, and can be of any size and depth."""
+    if isinstance(value, str):
+        return repr(value[:200])
+    if isinstance(value, (int, float)):
+        return str(value) if abs(value) < 10**100 else "a huge number"
+    return ""
 
 
 class PluginError(InterCEdeError):

@@ -14,6 +14,7 @@ from typing import NewType, TypeVar
 from attrs import field, frozen
 
 from ._errors import PartialFailure
+from ._fields import flag, instance, many, optional, table, text, whole_number
 
 __all__ = [
     "BulkResult",
@@ -104,7 +105,7 @@ class Failure:
     """
 
     code: FailureCode = field(converter=FailureCode)
-    message: str
+    message: str = field(validator=text)
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
@@ -191,13 +192,21 @@ class OpOutcome:
         ValueError: `ok` and `failure` contradict each other.
     """
 
-    ok: bool
-    note: str | None = None
-    failure: Failure | None = None
+    ok: bool = field(validator=flag)
+    note: str | None = field(default=None, validator=optional(text))
+    failure: Failure | None = field(default=None, validator=optional(instance(Failure)))
 
     def __attrs_post_init__(self) -> None:
         if self.ok == (self.failure is not None):
             raise ValueError("an outcome has a failure exactly when it is not ok")
+
+
+def _files(values: Mapping[str, Path]) -> Mapping[str, Path]:
+    return table(Path, values, "files")
+
+
+def _patterns(values: Iterable[str]) -> tuple[str, ...]:
+    return many(str, values, "missing")
 
 
 @frozen
@@ -213,12 +222,12 @@ class JobOutput:
         failure: Why the output is not, or not all, here.
     """
 
-    stdout: Path | None = None
-    stderr: Path | None = None
-    log: Path | None = None
-    files: Mapping[str, Path] = field(factory=dict, converter=dict, hash=False)
-    missing: tuple[str, ...] = field(default=(), converter=tuple)
-    failure: Failure | None = None
+    stdout: Path | None = field(default=None, validator=optional(instance(Path)))
+    stderr: Path | None = field(default=None, validator=optional(instance(Path)))
+    log: Path | None = field(default=None, validator=optional(instance(Path)))
+    files: Mapping[str, Path] = field(factory=dict, converter=_files, hash=False)
+    missing: tuple[str, ...] = field(default=(), converter=_patterns)
+    failure: Failure | None = field(default=None, validator=optional(instance(Failure)))
 
 
 @frozen
@@ -230,14 +239,8 @@ class JobCounts:
         waiting: Every other unfinished job of this resource name, held and staging included.
     """
 
-    running: int = field()
-    waiting: int = field()
-
-    @running.validator
-    @waiting.validator
-    def _not_negative(self, attribute: object, value: int) -> None:
-        if value < 0:
-            raise ValueError("a count cannot be negative")
+    running: int = field(validator=whole_number(0))
+    waiting: int = field(validator=whole_number(0))
 
 
 def as_utc(moment: datetime) -> datetime:
@@ -251,7 +254,10 @@ def as_utc(moment: datetime) -> datetime:
         raise TypeError(f"expected a datetime, not {type(moment).__name__}")
     if moment.tzinfo is None:
         raise ValueError("a datetime without a time zone names no moment; give it UTC")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{moment.isoformat()} has no equivalent in UTC") from None
 
 
 def as_optional_utc(moment: datetime | None) -> datetime | None:
@@ -266,22 +272,25 @@ class JobDetails:
     Attributes:
         status: As `status` would tell.
         exit_code: 0 to 255, once the payload has ended by itself.
-        signal: The number of the signal that ended the payload.
+        signal: The number of the signal that ended the payload, 1 or more.
         native_state: The scheduler's own word for the state.
         reason: Why it waits, is held or has failed, in the scheduler's words or ours.
         started_at: When the payload started, UTC.
         ended_at: When it ended, UTC.
         node: Where it runs or ran.
+
+    Raises:
+        ValueError: A number is out of its range, or a moment has no time zone.
     """
 
     status: JobStatus = field(converter=JobStatus)
-    exit_code: int | None = None
-    signal: int | None = None
-    native_state: str | None = None
-    reason: str | None = None
+    exit_code: int | None = field(default=None, validator=optional(whole_number(0, 255)))
+    signal: int | None = field(default=None, validator=optional(whole_number(1)))
+    native_state: str | None = field(default=None, validator=optional(text))
+    reason: str | None = field(default=None, validator=optional(text))
     started_at: datetime | None = field(default=None, converter=as_optional_utc)
     ended_at: datetime | None = field(default=None, converter=as_optional_utc)
-    node: str | None = None
+    node: str | None = field(default=None, validator=optional(text))
 
 
 @frozen
@@ -295,10 +304,10 @@ class Diagnostics:
         truncated: At least one of them is longer than what is here.
     """
 
-    stdout_tail: bytes = b""
-    stderr_tail: bytes = b""
-    log_tail: bytes = b""
-    truncated: bool = False
+    stdout_tail: bytes = field(default=b"", validator=instance(bytes))
+    stderr_tail: bytes = field(default=b"", validator=instance(bytes))
+    log_tail: bytes = field(default=b"", validator=instance(bytes))
+    truncated: bool = field(default=False, validator=flag)
 
 
 StatusMap = BulkResult[JobStatus]

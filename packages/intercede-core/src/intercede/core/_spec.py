@@ -10,11 +10,11 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
 
 from attrs import Attribute, field, frozen
 
 from ._errors import PartialFailure, SpecRefused
+from ._fields import flag, instance, many, optional, table, text, whole_number
 from ._jobs import Failure, JobID, as_utc
 
 __all__ = [
@@ -29,8 +29,6 @@ __all__ = [
     "SubmissionSpec",
     "expand_copies",
 ]
-
-T = TypeVar("T")
 
 #: POSIX, "Environment Variable Definition": what every shell can export.
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -89,18 +87,6 @@ def _check_variables(name: str, values: Mapping[str, str]) -> None:
         _check_text(f"{name}[{key}]", value)
 
 
-def _many(kind: type, values: Iterable[T], field_name: str) -> tuple[T, ...]:
-    if isinstance(values, (str, bytes)):
-        raise TypeError(f"{field_name} must be a sequence, not one string: write [{values!r}]")
-    items = tuple(values)
-    for item in items:
-        if not isinstance(item, kind):
-            raise TypeError(
-                f"{field_name} must hold {kind.__name__}, not {type(item).__name__}: {item!r}"
-            )
-    return items
-
-
 def _path(value: str | os.PathLike[str]) -> str:
     return os.fspath(value)
 
@@ -109,26 +95,38 @@ def _optional_path(value: str | os.PathLike[str] | None) -> str | None:
     return None if value is None else os.fspath(value)
 
 
-def _variables(values: Mapping[str, str]) -> Mapping[str, str]:
-    return dict(values)
+def _environment(values: Mapping[str, str]) -> Mapping[str, str]:
+    return table(str, values, "environment")
 
 
-def _contents(values: Mapping[str, bytes]) -> Mapping[str, bytes]:
-    return dict(values)
+def _secrets(values: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    return table(bytes, values, "secrets")
+
+
+def _metadata(values: Mapping[str, str]) -> Mapping[str, str]:
+    return table(str, values, "metadata")
+
+
+def _details(values: Mapping[str, str]) -> Mapping[str, str]:
+    return table(str, values, "details")
+
+
+def _generated(values: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    return table(bytes, values, "files")
 
 
 def _arguments(values: Iterable[str]) -> tuple[str, ...]:
-    return _many(str, values, "arguments")
+    return many(str, values, "arguments")
 
 
 def _inputs(values: Iterable[FileRef]) -> tuple[FileRef, ...]:
-    return _many(FileRef, values, "inputs")
+    return many(FileRef, values, "inputs")
 
 
 def _members(values: Iterable[OutputMember | str]) -> tuple[OutputMember, ...]:
-    items: tuple[OutputMember | str, ...] = _many(object, values, "outputs.members")
+    items: tuple[OutputMember | str, ...] = many(object, values, "outputs.members")
     members = (OutputMember(item) if isinstance(item, str) else item for item in items)
-    return _many(OutputMember, members, "outputs.members")
+    return many(OutputMember, members, "outputs.members")
 
 
 @frozen
@@ -148,9 +146,9 @@ class FileRef:
 
     name: str = field()
     source: str | None = field(default=None, converter=_optional_path)
-    url: str | None = None
-    content: bytes | None = field(default=None, repr=False)
-    executable: bool = False
+    url: str | None = field(default=None, validator=optional(instance(str, empty=False)))
+    content: bytes | None = field(default=None, repr=False, validator=optional(instance(bytes)))
+    executable: bool = field(default=False, validator=flag)
 
     @name.validator
     def _name_stays_inside(self, attribute: Attribute[str], value: str) -> None:
@@ -163,10 +161,6 @@ class FileRef:
                 f"inputs[{self.name}]",
                 f"it has {' and '.join(origins) or 'no origin'}",
                 remedy="give exactly one of source, url, content",
-            )
-        if self.content is not None and not isinstance(self.content, bytes):
-            raise TypeError(
-                f"inputs[{self.name}].content must be bytes, not {type(self.content).__name__}"
             )
         if self.source is not None:
             _check_text(f"inputs[{self.name}].source", self.source)
@@ -188,24 +182,23 @@ class OutputMember:
     """
 
     pattern: str = field()
-    destination: str | None = None
+    destination: str | None = field(default=None, validator=optional(instance(str, empty=False)))
 
     @pattern.validator
     def _pattern_stays_inside(self, attribute: Attribute[str], value: str) -> None:
+        text(self, attribute, value)
         _check_name("outputs", value.removesuffix("/"))
-        depth_open = False
-        for index, char in enumerate(value):
-            if char == "[" and not depth_open:
-                depth_open = True
-                end = value.find("]", index + 2 + (value[index + 1 : index + 2] == "!"))
-                if end < 0 or "/" in value[index:end]:
-                    raise SpecRefused(
-                        "outputs",
-                        f"{value!r} has a '[' that is not closed",
-                        remedy="close it, or write [[] for a plain '['",
-                    )
-            elif char == "]":
-                depth_open = False
+        start = value.find("[")
+        while start >= 0:
+            first = start + (2 if value.startswith("[!", start) else 1)
+            end = value.find("]", first + 1)  # a "]" that comes first stands for itself
+            if end < 0 or "/" in value[start:end]:
+                raise SpecRefused(
+                    "outputs",
+                    f"{value!r} has a '[' that is not closed",
+                    remedy="close it, or write [[] for a plain '['",
+                )
+            start = value.find("[", end)
 
 
 @frozen
@@ -218,7 +211,7 @@ class OutputSpec:
     """
 
     members: tuple[OutputMember, ...] = field(default=(), converter=_members)
-    everything: bool = False
+    everything: bool = field(default=False, validator=flag)
 
 
 @frozen
@@ -243,7 +236,7 @@ class Resources:
     wall_time_s: int | None = field(default=None)
     gpus: int = field(default=0)
     nodes: int = field(default=1)
-    whole_node: bool = False
+    whole_node: bool = field(default=False, validator=flag)
     queue: str | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -284,15 +277,13 @@ class CopyVars:
         SpecRefused: A variable or file name is not acceptable.
     """
 
-    environment: Mapping[str, str] = field(factory=dict, converter=_variables, hash=False)
-    secrets: Mapping[str, bytes] = field(factory=dict, converter=_contents, repr=False, hash=False)
+    environment: Mapping[str, str] = field(factory=dict, converter=_environment, hash=False)
+    secrets: Mapping[str, bytes] = field(factory=dict, converter=_secrets, repr=False, hash=False)
 
     def __attrs_post_init__(self) -> None:
         _check_variables("copies.environment", self.environment)
-        for name, content in self.secrets.items():
+        for name in self.secrets:
             _check_name("copies.secrets", name)
-            if not isinstance(content, bytes):
-                raise TypeError(f"copies.secrets[{name}] must be bytes")
 
 
 @frozen
@@ -321,10 +312,10 @@ class SubmissionSpec:
     executable: str = field(converter=_path)
     arguments: tuple[str, ...] = field(default=(), converter=_arguments)
     inputs: tuple[FileRef, ...] = field(default=(), converter=_inputs)
-    outputs: OutputSpec = field(factory=OutputSpec)
-    resources: Resources = field(factory=Resources)
-    environment: Mapping[str, str] = field(factory=dict, converter=_variables, hash=False)
-    resident: bool = False
+    outputs: OutputSpec = field(factory=OutputSpec, validator=instance(OutputSpec))
+    resources: Resources = field(factory=Resources, validator=instance(Resources))
+    environment: Mapping[str, str] = field(factory=dict, converter=_environment, hash=False)
+    resident: bool = field(default=False, validator=flag)
     stdout: str | None = None
     stderr: str | None = None
     container: str | None = None
@@ -336,10 +327,6 @@ class SubmissionSpec:
         return None if self.resident else self.executable.rpartition("/")[2]
 
     def __attrs_post_init__(self) -> None:
-        if not isinstance(self.outputs, OutputSpec):
-            raise TypeError(f"outputs must be an OutputSpec, not {type(self.outputs).__name__}")
-        if not isinstance(self.resources, Resources):
-            raise TypeError(f"resources must be a Resources, not {type(self.resources).__name__}")
         self._check_executable()
         for index, argument in enumerate(self.arguments):
             _check_text(f"arguments[{index}]", argument)
@@ -412,7 +399,7 @@ def expand_copies(copies: int | Sequence[CopyVars]) -> tuple[CopyVars, ...]:
             f"copies must be a number or a sequence of CopyVars, not {type(copies).__name__}"
         )
     else:
-        variants = _many(CopyVars, copies, "copies")
+        variants = many(CopyVars, copies, "copies")
     if not variants:
         raise SpecRefused("copies", f"{copies!r} asks for no job", remedy="give at least 1")
     return variants
@@ -431,29 +418,31 @@ class JobHandle:
         submitted_at: UTC.
         tag: The caller's mark.
         metadata: Whatever else the backend tells, for people.
+
+    Raises:
+        ValueError: A name is empty, `copy` is negative, or `submitted_at` has no time zone.
+        TypeError: A field is of the wrong type.
     """
 
-    id: JobID
-    backend: str
-    resource: str
-    submission: str
-    copy: int
+    id: JobID = field(validator=instance(str, empty=False))
+    backend: str = field(validator=instance(str, empty=False))
+    resource: str = field(validator=instance(str, empty=False))
+    submission: str = field(validator=instance(str, empty=False))
+    copy: int = field(validator=whole_number(0))
     submitted_at: datetime = field(converter=as_utc)
-    tag: str | None = None
-    metadata: Mapping[str, str] = field(factory=dict, converter=_variables, hash=False)
-
-    def __attrs_post_init__(self) -> None:
-        if not self.id:
-            raise ValueError("a handle needs an id")
-        if self.copy < 0:
-            raise ValueError(f"copy must be 0 or more, not {self.copy!r}")
+    tag: str | None = field(default=None, validator=optional(text))
+    metadata: Mapping[str, str] = field(factory=dict, converter=_metadata, hash=False)
 
 
 def _handles(values: Iterable[JobHandle]) -> tuple[JobHandle, ...]:
-    return _many(JobHandle, values, "handles")
+    return many(JobHandle, values, "handles")
 
 
 def _failures(values: Mapping[int, Failure]) -> Mapping[int, Failure]:
+    many(int, values, "the keys of failures")
+    many(Failure, values.values(), "failures")
+    if min(values, default=0) < 0:
+        raise ValueError(f"failures has a copy below 0: {min(values)}")
     return dict(values)
 
 
@@ -467,10 +456,10 @@ class Submission:
         failures: By copy.
 
     Raises:
-        ValueError: A copy is in both, twice, or the handles are out of order.
+        ValueError: A copy is in both, twice, or the handles are out of order or another submission's.
     """
 
-    id: str
+    id: str = field(validator=instance(str, empty=False))
     handles: tuple[JobHandle, ...] = field(converter=_handles)
     failures: Mapping[int, Failure] = field(factory=dict, converter=_failures, hash=False)
 
@@ -481,6 +470,9 @@ class Submission:
         both = sorted(set(copies) & set(self.failures))
         if both:
             raise ValueError(f"copies {both[:5]} have a handle and a failure")
+        strangers = [handle.id for handle in self.handles if handle.submission != self.id]
+        if strangers:
+            raise ValueError(f"handles of another submission: {strangers[:3]}")
 
     def raise_for_failures(self) -> None:
         """Do nothing if every copy was submitted.
@@ -502,6 +494,6 @@ class DryRun:
         details: Whatever else is worth showing.
     """
 
-    command: str
-    files: Mapping[str, bytes] = field(factory=dict, converter=_contents, hash=False)
-    details: Mapping[str, str] = field(factory=dict, converter=_variables, hash=False)
+    command: str = field(validator=text)
+    files: Mapping[str, bytes] = field(factory=dict, converter=_generated, hash=False)
+    details: Mapping[str, str] = field(factory=dict, converter=_details, hash=False)
