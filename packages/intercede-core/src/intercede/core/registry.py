@@ -13,6 +13,7 @@ backend named `batch`; each is a table with a `type`, or a bare name, and flat k
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast
@@ -186,7 +187,11 @@ def _normalised_names(names: Iterable[str] | None) -> frozenset[str] | None:
 
 def _preferences(prefer: Mapping[str, str]) -> Mapping[str, str]:
     for key in prefer:
-        group = key.partition(".")[0]
+        group, _, name = key.partition(".")
+        if not name:
+            raise ConfigurationError(
+                "expected <group>.<name>", path=f"prefer.{key}", remedy="as in transports.ssh"
+            )
         if group not in _GROUPS:
             raise ConfigurationError(
                 f"{group!r} is not a group of plugins",
@@ -206,7 +211,7 @@ class Policy:
             receives its keys.
 
     Raises:
-        ConfigurationError: A preference names no group.
+        ConfigurationError: A preference names no group, or no name in it.
     """
 
     prefer: Mapping[str, str] = field(factory=dict, converter=_preferences, hash=False)
@@ -251,10 +256,18 @@ def _entry_points(group: str) -> list[tuple[PluginInfo, EntryPoint]]:
 
     found = []
     for point in entry_points(group=f"intercede.{group}"):
-        distribution = point.dist.name if point.dist is not None else "?"
-        version = point.dist.version if point.dist is not None else "?"
+        distribution, version = _provider(point)
         found.append((PluginInfo(point.name, group, distribution, version, point.value), point))
     return sorted(found, key=lambda pair: (pair[0].name, pair[0].distribution))
+
+
+def _provider(point: EntryPoint) -> tuple[str, str]:
+    """Name and version of its distribution; "?" for one that was half removed, which must not spoil the list of the others."""
+    try:
+        assert point.dist is not None
+        return point.dist.name or "?", point.dist.version or "?"
+    except Exception:
+        return "?", "?"
 
 
 def _chosen(candidates: list[PluginInfo], policy: Policy) -> PluginInfo | None:
@@ -328,14 +341,19 @@ def load(
         PluginBroken: Its import failed; the cause is attached.
         PluginNonConforming: It is not a plugin of this group.
     """
-    policy = policy or Policy()
     if group not in _GROUPS:
         raise ConfigurationError(f"{group!r} is not a group of plugins", candidates=GROUPS)
+    return cast("Plugin", _looked_up(group, name, policy)[1])
+
+
+def _looked_up(group: str, name: str, policy: Policy | None) -> tuple[PluginInfo, Any]:
+    """Who provides the name, and what its entry point names."""
+    policy = policy or Policy()
     points = _entry_points(group)
     rivals = [info for info, _ in points if info.name == name]
     info = _chosen(rivals, policy)
     if info is None:
-        raise _not_found(group, name, points, rivals)
+        raise _not_found(group, name, [info for info, _ in points], rivals)
     losers = [other for other in rivals if other != info and policy.allows(other.distribution)]
     if losers and f"{group}.{name}" not in policy.prefer:
         import warnings
@@ -344,19 +362,19 @@ def load(
             f"{group}.{name}: {_named([info])} shadows {_named(losers)};"
             " prefer one explicitly to silence this",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return _imported(info, next(point for other, point in points if other == info))
+    return info, _imported(info, next(point for other, point in points if other == info))
 
 
-def _imported(info: PluginInfo, point: EntryPoint) -> Plugin:
+def _imported(info: PluginInfo, point: EntryPoint) -> object:
     expected = _GROUPS[info.group].targets
     try:
         target = point.load()
     except (Exception, SystemExit) as error:
         raise PluginBroken(
             f"{_place(info)}: its import failed: {type(error).__name__}: {error}",
-            remedy=_hidden_namespace() or f"mend or uninstall {info.distribution}",
+            remedy=_hidden_namespace(error) or f"mend or uninstall {info.distribution}",
         ) from error
     if not isinstance(target, expected):
         raise PluginNonConforming(
@@ -364,7 +382,13 @@ def _imported(info: PluginInfo, point: EntryPoint) -> Plugin:
             f" not a {' or '.join(kind.__name__ for kind in expected)}",
             remedy="the entry point must name such an object",
         )
-    return cast("Plugin", target)
+    config: object = cast("Plugin", target).config
+    if not (isinstance(config, type) and attrs.has(config)):
+        raise PluginNonConforming(
+            f"{_place(info)}: its config is {config!r}, not an attrs class",
+            remedy=f"mend or replace {info.distribution}",
+        )
+    return target
 
 
 def _place(info: PluginInfo) -> str:
@@ -374,23 +398,27 @@ def _place(info: PluginInfo) -> str:
     )
 
 
-def _hidden_namespace() -> str:
+def _hidden_namespace(error: BaseException) -> str:
     """A remedy if a regular package `intercede` hides the namespace, as an unrelated early release on the package index does."""
     import sys
 
-    module = sys.modules.get("intercede")
-    if getattr(module, "__file__", None) is None:
+    if not isinstance(error, ModuleNotFoundError) or not (error.name or "").startswith("intercede"):
         return ""
-    return (
-        f"a package that is not a namespace hides it: {module.__file__}; uninstall the"  # type: ignore[union-attr]  # has __file__
-        " distribution 'intercede' 0.0.1a1 and install 'intercede' again"
-    )
+    for name in ("intercede", "intercede.backend", "intercede.transport", "intercede.scheduler"):
+        origin = getattr(sys.modules.get(name), "__file__", None)
+        if origin is not None:
+            return (
+                f"{name} must be a namespace, and {origin} makes it a package that hides the others:"
+                " uninstall the distribution that owns this file (the package index has an"
+                " unrelated 'intercede' 0.0.1a1), then install 'intercede' again"
+            )
+    return ""
 
 
 def _not_found(
     group: str,
     name: str,
-    points: list[tuple[PluginInfo, EntryPoint]],
+    installed: list[PluginInfo],
     refused: list[PluginInfo],
 ) -> PluginNotFound:
     singular = _GROUPS[group].singular
@@ -399,9 +427,7 @@ def _not_found(
             f"{singular} {name!r} is provided only by {_named(refused)}, which the policy excludes",
             remedy=f"allow {refused[0].distribution!r}",
         )
-    import difflib
-
-    known = sorted({info.name for info, _ in points})
+    known = sorted({info.name for info in installed})
     near = difflib.get_close_matches(name, known, n=1)
     candidate = f"intercede-{singular}-{name}"
     if near:
@@ -458,29 +484,35 @@ _FACTORY: Final[object] = attrs.Factory
 
 
 def _option(attribute: attrs.Attribute[Any]) -> Option:
-    kind: object = attribute.type
+    kind: Any = attribute.type
     default: Any = attribute.default
     if type(default) is _FACTORY:
         default = default.factory()
     return Option(
         name=attribute.name,
-        type=kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind)),
+        type=kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", ""),
         default=None if default is attrs.NOTHING else repr(default),
         help=attribute.metadata.get("help", ""),
         unit=attribute.metadata.get("unit", ""),
     )
 
 
-def _gated(group: str, made: object, name: str) -> Any:
+def _gated(info: PluginInfo, made: object) -> Any:
     """Check what a plugin made, on the instance: protocols with data members have no `issubclass`."""
-    protocol = _GROUPS[group].protocol
+    import inspect
+
+    protocol = _GROUPS[info.group].protocol
     if isinstance(made, protocol):
         return made
-    missing = [member for member in _protocol_members(protocol) if not hasattr(made, member)]
+    missing = [
+        member
+        for member in _protocol_members(protocol)
+        if inspect.getattr_static(made, member, None) is None
+    ]
     raise PluginNonConforming(
-        f"{_GROUPS[group].singular} {name!r} made a {type(made).__name__}"
-        f" that is no {protocol.__name__}: it lacks {', '.join(missing) or 'callable members'}",
-        remedy="the distribution that provides it must be mended",
+        f"{_place(info)}: it made a {type(made).__name__} that is no {protocol.__name__}:"
+        f" it lacks {', '.join(missing)}",
+        remedy=f"mend or replace {info.distribution}",
     )
 
 
@@ -500,17 +532,17 @@ def _is_member(name: str) -> bool:
     return name in ("__aenter__", "__aexit__") or not name.startswith("_")
 
 
-def _made(group: str, name: str, make: Callable[..., object], *arguments: object) -> Any:
+def _made(info: PluginInfo, make: Callable[..., object], *arguments: object) -> Any:
     try:
         made = make(*arguments)
     except InterCEdeError:
         raise
     except Exception as error:
         raise PluginBroken(
-            f"{_GROUPS[group].singular} {name!r}: it could not be made:"
-            f" {type(error).__name__}: {error}"
+            f"{_place(info)}: it could not be made: {type(error).__name__}: {error}",
+            remedy=f"mend or uninstall {info.distribution}",
         ) from error
-    return _gated(group, made, name)
+    return _gated(info, made)
 
 
 def _part(config: Mapping[str, object], key: str) -> tuple[str, dict[str, object]]:
@@ -524,7 +556,10 @@ def _part(config: Mapping[str, object], key: str) -> tuple[str, dict[str, object
     kind = table.pop("type", None)
     if not isinstance(kind, str):
         raise ConfigurationError(
-            "missing" if kind is None else "expected a name", path=f"{key}.type"
+            "missing" if kind is None else "expected a name",
+            path=f"{key}.type",
+            value=kind,
+            remedy=_mistyped("type", table) if kind is None else "",
         )
     return kind, table
 
@@ -541,9 +576,9 @@ def transport(
         ConfigurationError, PluginError: As `backend`.
     """
     kind, table = _part({"transport": config}, "transport")
-    plugin = cast("TransportPlugin[Any]", load("transports", kind, policy))
+    info, plugin = _looked_up("transports", kind, policy)
     made = structure(plugin.config, table, path="transport")
-    return cast("Transport", _made("transports", kind, plugin.make, made, credentials))
+    return cast("Transport", _made(info, plugin.make, made, credentials))
 
 
 def scheduler(config: str | Mapping[str, object], *, policy: Policy | None = None) -> Scheduler:
@@ -553,9 +588,9 @@ def scheduler(config: str | Mapping[str, object], *, policy: Policy | None = Non
         ConfigurationError, PluginError: As `backend`.
     """
     kind, table = _part({"scheduler": config}, "scheduler")
-    plugin = cast("SchedulerPlugin[Any]", load("schedulers", kind, policy))
+    info, plugin = _looked_up("schedulers", kind, policy)
     made = structure(plugin.config, table, path="scheduler")
-    return cast("Scheduler", _made("schedulers", kind, plugin.make, made))
+    return cast("Scheduler", _made(info, plugin.make, made))
 
 
 def backend(
@@ -585,23 +620,24 @@ def backend(
     if kind is None and not {"transport", "scheduler"} & table.keys():
         raise ConfigurationError(
             "it says neither 'type' nor 'transport' and 'scheduler'",
-            value=config,
-            remedy='as in {"transport": "local", "scheduler": "direct"}',
+            remedy=_mistyped("type", table)
+            or 'as in {"transport": "local", "scheduler": "direct"}',
         )
     if kind is None:
         kind = "batch"
     if not isinstance(kind, str):
         raise ConfigurationError("expected a name", path="type", value=kind)
-    plugin = load("backends", kind, policy)
+    info, plugin = _looked_up("backends", kind, policy)
     if isinstance(plugin, ComposedBackendPlugin):
-        return _composed(kind, plugin, table, credentials, policy)
+        return _composed(info, plugin, table, credentials, policy)
     name = _resource_name(table.pop("name", kind))
-    made = structure(cast("BackendPlugin[Any]", plugin).config, table)
-    return cast("JobBackend", _made("backends", kind, plugin.make, made, name, credentials))
+    _refuse_unknown(table, [option.name for option in options(plugin.config)], ["type", "name"])
+    made = structure(plugin.config, table)
+    return cast("JobBackend", _made(info, plugin.make, made, name, credentials))
 
 
 def _composed(
-    kind: str,
+    info: PluginInfo,
     plugin: ComposedBackendPlugin[Any],
     table: dict[str, object],
     credentials: CredentialProvider | None,
@@ -609,60 +645,47 @@ def _composed(
 ) -> JobBackend:
     for key in ("transport", "scheduler"):
         if key not in table:
-            raise ConfigurationError("missing", path=key, remedy="name a plugin")
+            raise ConfigurationError(
+                "missing", path=key, remedy=_mistyped(key, table) or "name a plugin"
+            )
     transport_kind, transport_table = _part(table, "transport")
     scheduler_kind, scheduler_table = _part(table, "scheduler")
-    own = table.pop(kind, {})
+    own = table.pop(info.name, {})
     if not isinstance(own, Mapping):
-        raise ConfigurationError("expected a table", path=kind, value=own)
+        raise ConfigurationError("expected a table", path=info.name, value=own)
     del table["transport"], table["scheduler"]
     name = _resource_name(table.pop("name", f"{transport_kind}-{scheduler_kind}"))
 
-    transports = cast("TransportPlugin[Any]", load("transports", transport_kind, policy))
-    schedulers = cast("SchedulerPlugin[Any]", load("schedulers", scheduler_kind, policy))
+    carrying, transports = _looked_up("transports", transport_kind, policy)
+    speaking, schedulers = _looked_up("schedulers", scheduler_kind, policy)
     parts: dict[str, tuple[type, dict[str, object]]] = {
         "transport": (transports.config, transport_table),
         "scheduler": (schedulers.config, scheduler_table),
-        kind: (plugin.config, dict(own)),
+        info.name: (plugin.config, dict(own)),
     }
     _route(table, parts)
     configs: dict[str, object] = {
         key: structure(cls, values, path=key) for key, (cls, values) in parts.items()
     }
-    carrier = _made(
-        "transports", transport_kind, transports.make, configs["transport"], credentials
-    )
-    language = _made("schedulers", scheduler_kind, schedulers.make, configs["scheduler"])
-    return cast(
-        "JobBackend", _made("backends", kind, plugin.make, configs[kind], name, carrier, language)
-    )
+    carrier = _made(carrying, transports.make, configs["transport"], credentials)
+    language = _made(speaking, schedulers.make, configs["scheduler"])
+    return cast("JobBackend", _made(info, plugin.make, configs[info.name], name, carrier, language))
 
 
 def _route(flat: Mapping[str, object], parts: Mapping[str, tuple[type, dict[str, object]]]) -> None:
     """Give each flat key to the one part that has it."""
-    import difflib
-
     known = {
         part: [option.name for option in options(config)] for part, (config, _) in parts.items()
     }
+    everything = {name for names in known.values() for name in names}
+    _refuse_unknown(flat, sorted(everything), ["name", *parts])
     for key, value in flat.items():
         owners = [part for part, names in known.items() if key in names]
-        if not owners:
-            everything = sorted({name for names in known.values() for name in names})
-            near = difflib.get_close_matches(key, everything, n=3)
-            raise ConfigurationError(
-                "no such key",
-                path=key,
-                value=value,
-                candidates=near or everything,
-                remedy=f"did you mean {near[0]!r}?" if near else "",
-            )
         if len(owners) > 1:
             places = [f"{part}.{key}" for part in owners]
             raise ConfigurationError(
                 f"it could be {' or '.join(places)}",
                 path=key,
-                value=value,
                 candidates=places,
                 remedy="put it into the table of the one you mean",
             )
@@ -670,6 +693,26 @@ def _route(flat: Mapping[str, object], parts: Mapping[str, tuple[type, dict[str,
         if key in values:
             raise ConfigurationError(f"given twice, also as {owners[0]}.{key}", path=key)
         values[key] = value
+
+
+def _refuse_unknown(table: Mapping[str, object], known: list[str], ours: list[str]) -> None:
+    """Refuse a key that no part has; those that the registry itself reads are candidates too."""
+    for key in table:
+        if key in known:
+            continue
+        near = difflib.get_close_matches(str(key), [*known, *ours], n=3)
+        raise ConfigurationError(
+            "no such key",
+            path=str(key),
+            candidates=near or [*known, *ours],
+            remedy=f"did you mean {near[0]!r}?" if near else "",
+        )
+
+
+def _mistyped(key: str, table: Iterable[str]) -> str:
+    """A remedy if one of the keys that are there was meant to be the missing one."""
+    near = difflib.get_close_matches(key, [str(other) for other in table], n=1)
+    return f"did you write {near[0]!r} for {key!r}?" if near else ""
 
 
 def _resource_name(name: object) -> str:
