@@ -1,7 +1,14 @@
 """Mechanics that every backend needs, each once."""
 
+from ._credentials import (
+    CredentialCache,
+    CredentialParser,
+    FileCredentials,
+    StaticCredentials,
+)
 from ._ids import JobParts, new_submission, parse_id
 from ._lifetime import Lifetime
+from ._redaction import RedactingFilter, redact
 from ._runner import MARKER, ExitRecord, copy_variables, parse_exit, runner_script
 from ._shell import Frames, Script, quote, quote_pattern
 from ._sink import CommittedOutput, FileSink, LimitExceeded, Limits, sweep
@@ -25,7 +32,10 @@ __all__ = [
     "TAR_END",
     "ArchiveEnd",
     "CommittedOutput",
+    "CredentialCache",
+    "CredentialParser",
     "ExitRecord",
+    "FileCredentials",
     "FileSink",
     "Frames",
     "JobParts",
@@ -33,7 +43,9 @@ __all__ = [
     "LimitExceeded",
     "Limits",
     "MemberEnd",
+    "RedactingFilter",
     "Script",
+    "StaticCredentials",
     "TarData",
     "TarError",
     "TarEvent",
@@ -47,6 +59,7 @@ __all__ = [
     "parse_id",
     "quote",
     "quote_pattern",
+    "redact",
     "runner_script",
     "sweep",
     "tar_header",
