@@ -1,0 +1,3 @@
+"""Fails to import."""
+
+raise RuntimeError("licence server not found")

@@ -1,0 +1,14 @@
+"""Takes the name of a built-in."""
+
+from attrs import frozen
+from site_parts import silent
+
+from intercede.core.registry import TransportPlugin
+
+
+@frozen
+class OwnConfig:
+    """Nothing to say."""
+
+
+plugin = TransportPlugin(OwnConfig, silent, "somebody else's local")
