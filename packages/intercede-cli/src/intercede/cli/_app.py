@@ -17,6 +17,7 @@ from . import _jobs, _plugins
 from ._arguments import parse, wants_json
 from ._configuration import Configuration, read_configuration
 from ._exits import ExitCode, exit_code_of
+from ._ids import read_ids
 from ._interrupts import Interrupts
 from ._run import run
 from ._screen import Screen
@@ -49,11 +50,16 @@ def command(arguments: Sequence[str]) -> int:
     try:
         options = parse(arguments)
         configuration = read_configuration(options.config)
+        if "ids" in options:  # before the event loop: Ctrl-C ends a read of stdin only there
+            options.ids = read_ids(options.ids, screen)
         with _warnings_on(screen):
             return anyio.run(partial(_carried_out, options, configuration, screen))
     except SystemExit as leave:  # --help and --version have been printed
         screen.flush()
         return int(leave.code or 0)
+    except KeyboardInterrupt:
+        screen.interrupted(announced=False)
+        return ExitCode.INTERRUPTED
     except (InterCEdeError, OSError) as error:
         if options is not None and options.traceback:
             raise

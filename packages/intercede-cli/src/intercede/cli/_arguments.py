@@ -68,6 +68,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         )
     if command and not takes_command:
         raise UsageError(f"'--' has no meaning here: {command[0]!r}")
+    if "ids" in options and (options.tag is None) == (not options.ids):
+        raise UsageError("give job ids, or - for stdin, or --tag TAG", operation=options.action)
     options.command = command[:1] + [_as_sent(word) for word in command[1:]]
     return options
 
@@ -86,12 +88,11 @@ def _as_sent(word: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    everywhere = _everywhere()
     parser = _Parser(
         prog="intercede",
         description="Run jobs elsewhere: here, or on any resource of intercede.toml.",
         epilog=_EXITS,
-        parents=[everywhere],
+        parents=[_everywhere()],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -107,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
             help=summary,
             description=summary,
             epilog=exits,
-            parents=[everywhere],
+            parents=[_everywhere()],
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -131,14 +132,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_ids(action("kill", "End jobs."))
     _add_ids(action("purge", "Remove what a resource keeps of finished jobs."))
     find = action("find", "Print the ids of the jobs that were submitted with a tag.")
-    find.add_argument("tag", metavar="TAG")
+    find.add_argument("tag", type=_as_sent, metavar="TAG")
     _add_resource(find)
 
     plugins = action("plugins", "Show what is installed.")
     views = plugins.add_subparsers(dest="view", metavar="VIEW", required=True)
-    views.add_parser("list", help="list the plugins", parents=[everywhere], allow_abbrev=False)
+    views.add_parser("list", help="list the plugins", parents=[_everywhere()], allow_abbrev=False)
     show = views.add_parser(
-        "show", help="show a plugin and its options", parents=[everywhere], allow_abbrev=False
+        "show", help="show a plugin and its options", parents=[_everywhere()], allow_abbrev=False
     )
     show.add_argument(
         "group",
@@ -152,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _everywhere() -> _Parser:
-    """The options that every command has, before or behind its name."""
+    """The options that every command has, before or behind its name. A new parser each time: they share their defaults."""
     options = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     options.add_argument("--config", metavar="FILE", help="instead of the intercede.toml found")
     options.add_argument("--json", action="store_true", help="JSON on stdout, errors included")
@@ -182,7 +183,9 @@ def _add_ids(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "ids", nargs="*", metavar="ID", help="job ids; - reads ids or JSON handles from stdin"
     )
-    parser.add_argument("--tag", metavar="TAG", help="all jobs submitted with this tag")
+    parser.add_argument(
+        "--tag", type=_as_sent, metavar="TAG", help="all jobs submitted with this tag"
+    )
     _add_resource(parser)
 
 
@@ -201,6 +204,7 @@ def _add_specification(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--output",
+        type=_as_sent,
         action="append",
         default=[],
         metavar="PATTERN",
@@ -220,8 +224,8 @@ def _add_specification(parser: argparse.ArgumentParser) -> None:
     add("--time", type=_seconds, metavar="TIME", help="limit per copy: 600, 10m, 2h")
     add("--gpus", type=_number, default=0, metavar="N", help="accelerators per copy")
     add("--nodes", type=_number, default=1, metavar="N", help="hosts per copy (default: 1)")
-    add("--queue", metavar="NAME", help="queue or partition")
-    add("--tag", metavar="TAG", help="a mark for `find` (default: one of its own)")
+    add("--queue", type=_as_sent, metavar="NAME", help="queue or partition")
+    add("--tag", type=_as_sent, metavar="TAG", help="a mark for `find` (default: one of its own)")
     add(
         "--resident",
         action="store_true",

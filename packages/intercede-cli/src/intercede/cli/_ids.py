@@ -22,7 +22,7 @@ __all__ = ["STDIN", "by_resource", "read_ids"]
 STDIN: Final = "-"
 
 
-def read_ids(given: Sequence[str], screen: Screen) -> list[JobID]:
+def read_ids(given: Sequence[str], screen: Screen) -> list[str]:
     """The ids that were named, in their order; each once.
 
     Raises:
@@ -31,7 +31,7 @@ def read_ids(given: Sequence[str], screen: Screen) -> list[JobID]:
     ids: list[str] = []
     for word in given:
         ids.extend(_from_stdin(screen) if word == STDIN else [word])
-    return [JobID(word) for word in dict.fromkeys(ids)]
+    return list(dict.fromkeys(ids))
 
 
 def _from_stdin(screen: Screen) -> list[str]:

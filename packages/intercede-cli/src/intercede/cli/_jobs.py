@@ -33,8 +33,8 @@ from intercede.core import (
 )
 
 from ._configuration import Configuration
-from ._exits import ExitCode, UsageError, error_document, exit_code_of
-from ._ids import by_resource, read_ids
+from ._exits import ExitCode, error_document, exit_code_of
+from ._ids import by_resource
 from ._interrupts import Interrupts
 from ._report import details_of, directory_of, exit_text
 from ._screen import Screen
@@ -159,10 +159,8 @@ async def _answers(
 async def _wanted(
     options: argparse.Namespace, configuration: Configuration, screen: Screen
 ) -> list[JobID]:
-    if (options.tag is None) == (not options.ids):
-        raise UsageError("give job ids, or - for stdin, or --tag TAG", operation=options.action)
     if options.tag is None:
-        return read_ids(options.ids, screen)
+        return [JobID(job) for job in options.ids]
     handles = await _found(configuration, options.resource, options.tag)
     if not handles:
         screen.note(f"no job of {options.resource} has the tag {options.tag!r}")
@@ -175,22 +173,29 @@ def _tell(
     columns: Sequence[str],
     row: Callable[[V], Sequence[str]],
 ) -> None:
-    """The table, and beneath it the resources that could not be asked; or all of it as JSON."""
+    """The table, and beneath it the resources that could not be asked; or all of it as JSON.
+
+    The last column is for notes: where something failed, why.
+    """
     if screen.as_json:
-        jobs = [
-            {"id": job, **unstructure(entry), "failure": unstructure(answers.failures.get(job))}
-            for job, entry in answers.entries.items()
-        ]
+        jobs = [_as_document(job, entry, answers) for job, entry in answers.entries.items()]
         screen.document({"jobs": jobs, "errors": [error_document(e) for e in answers.errors]})
         return
-    rows = [
-        (job, *row(entry), str(answers.failures.get(job, "")))
-        for job, entry in answers.entries.items()
-    ]
+    rows = []
+    for job, entry in answers.entries.items():
+        *cells, note = row(entry)
+        rows.append((job, *cells, str(answers.failures.get(job, note))))
     if rows:
-        screen.table(("id", *columns, "failure"), rows)
+        screen.table(("id", *columns), rows)
     for error in answers.errors:
         screen.error(error)
+
+
+def _as_document(job: JobID, entry: V, answers: _Answers[V]) -> dict[str, object]:
+    document: dict[str, object] = {"id": job, "failure": None, **unstructure(entry)}
+    if job in answers.failures:
+        document["failure"] = unstructure(answers.failures[job])
+    return document
 
 
 # ---------------------------------------------------------------- the questions
@@ -211,7 +216,7 @@ async def status(
         return details.status, exit_text(details), details.node or "", details.reason or ""
 
     answers = await _answers(options, configuration, screen, ask)
-    _tell(answers, screen, ("status", "exit", "node", "reason"), row)
+    _tell(answers, screen, ("status", "exit", "node", "note"), row)
     bad = any(details.status in _BAD for details in answers.entries.values())
     return max(answers.exit_code(), ExitCode.SOME_FAILED if bad else ExitCode.OK)
 
@@ -230,10 +235,11 @@ async def fetch(
         return await ce.fetch_output(ids, Path(options.dest))
 
     def row(output: JobOutput) -> Sequence[str]:
-        return str(len(output.files)), directory_of(output), ", ".join(output.missing)
+        missing = f"missing: {', '.join(output.missing)}" if output.missing else ""
+        return str(len(output.files)), directory_of(output), missing
 
     answers = await _answers(options, configuration, screen, ask)
-    _tell(answers, screen, ("files", "where", "missing"), row)
+    _tell(answers, screen, ("files", "where", "note"), row)
     return answers.exit_code()
 
 

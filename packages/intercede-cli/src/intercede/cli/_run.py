@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ import anyio
 from attrs import frozen
 
 from intercede.core import (
+    BulkResult,
     Cancellable,
     FailureCode,
     InterCEdeError,
@@ -55,8 +56,8 @@ _LOST_MOST: Final = 5
 class _Results:
     """How the copies ended, and what came back."""
 
-    details: Mapping[JobID, JobDetails]
-    outputs: Mapping[JobID, JobOutput]
+    details: BulkResult[JobDetails]
+    outputs: BulkResult[JobOutput]
     in_time: bool
 
 
@@ -103,7 +104,7 @@ async def _completed(
     """Wait, fetch, purge."""
     in_time = await _waited(ce, ids, options.timeout, screen)
     details = await details_of(ce, ids)
-    outputs: Mapping[JobID, JobOutput] = {}
+    outputs: BulkResult[JobOutput] = BulkResult({})
     if isinstance(ce, OutputRetriever) and ids:
         outputs = await ce.fetch_output(ids, Path(options.dest))
     results = _Results(details, outputs, in_time)
@@ -165,11 +166,11 @@ async def _asked(ce: JobBackend, ids: Sequence[JobID]) -> StatusMap:
 
 async def _purged(ce: JobBackend, results: _Results, screen: Screen) -> list[JobID]:
     """Purge what came back whole; the ids of the rest."""
-    whole = [job for job, output in results.outputs.items() if output.failure is None]
+    whole = {job: None for job in results.outputs if job not in results.outputs.failures}
     kept = [job for job in results.details if job not in whole]
     if not isinstance(ce, Purgeable) or not whole:
         return [*whole, *kept]
-    purged = await ce.purge(whole)
+    purged = await ce.purge(list(whole))
     for job, failure in purged.failures.items():
         screen.note(f"{job}: not purged: {failure}")
     return [*purged.failures, *kept]
@@ -179,9 +180,7 @@ def _exit_code(results: _Results, submission: Submission) -> int:
     if not results.in_time:
         return ExitCode.TIMED_OUT
     codes = [_copy_code(details) for details in results.details.values()]
-    failed = bool(submission.failures) or any(
-        output.failure is not None for output in results.outputs.values()
-    )
+    failed = bool(submission.failures or results.outputs.failures)
     return max([*codes, int(failed)])
 
 
@@ -200,15 +199,15 @@ def _report(submission: Submission, results: _Results, code: int, screen: Screen
     if screen.as_json:
         screen.document(_as_document(submission, results, code))
         return
+    for job, failure in results.outputs.failures.items():
+        screen.note(f"{job}: not all of its output is here: {failure}")
     for job, output in results.outputs.items():
-        if output.failure is not None:
-            screen.note(f"{job}: not all of its output is here: {output.failure}")
-        elif output.missing:
+        if output.missing:
             screen.note(f"{job}: missing: {', '.join(output.missing)}")
     if len(submission.handles) == 1 and not submission.failures:
         _show_one(submission.handles[0], results, screen)
         return
-    columns = ("copy", "status", "exit", "files", "where", "reason")
+    columns = ("copy", "status", "exit", "files", "where", "note")
     screen.table(columns, [_row(handle, results) for handle in submission.handles])
 
 
@@ -234,7 +233,7 @@ def _row(handle: JobHandle, results: _Results) -> tuple[str, ...]:
         exit_text(details),
         str(len(output.files)),
         directory_of(output),
-        details.reason or "",
+        details.reason or str(results.details.failures.get(handle.id, "")),
     )
 
 

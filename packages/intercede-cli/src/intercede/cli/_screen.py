@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections import Counter
@@ -141,6 +142,9 @@ class Screen:
         if isinstance(error, SubmitUncertain):
             for handle in error.handles:
                 self.note(f"perhaps submitted: {handle.id}")
+            for resource, tag in sorted({(h.resource, h.tag) for h in error.handles if h.tag}):
+                tag_word = shlex.quote(tag)
+                self.note(f"look for it with: intercede find --resource {resource} {tag_word}")
 
     def failed(self, error: InterCEdeError | OSError) -> None:
         """What ended the command."""
