@@ -6,7 +6,7 @@ from ._credentials import (
     FileCredentials,
     StaticCredentials,
 )
-from ._ids import JobParts, new_submission, parse_id
+from ._ids import JobParts, new_submission, parse_id, submission_time
 from ._lifetime import Lifetime
 from ._redaction import RedactingFilter, redact
 from ._runner import MARKER, ExitRecord, copy_variables, parse_exit, runner_script
@@ -61,6 +61,7 @@ __all__ = [
     "quote_pattern",
     "redact",
     "runner_script",
+    "submission_time",
     "sweep",
     "tar_header",
     "tar_padding",

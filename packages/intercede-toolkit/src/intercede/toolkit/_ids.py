@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from attrs import frozen
 
 from intercede.core import JobID
 
-__all__ = ["JobParts", "new_submission", "parse_id"]
+__all__ = ["JobParts", "new_submission", "parse_id", "submission_time"]
 
 _ID_MAX: Final = 255
 #: No "/", no blank, nothing that a shell, a glob or a scheduler's query language would read as its own.
@@ -113,3 +114,24 @@ def new_submission() -> str:
 
 def _base32(number: int, digits: int) -> str:
     return "".join(_DIGITS[number >> 5 * place & 31] for place in reversed(range(digits)))
+
+
+_SUBMISSION: Final = re.compile(f"[{_DIGITS}]{{{_TIME_DIGITS + _RANDOM_DIGITS}}}")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def submission_time(submission: str) -> datetime:
+    """When `new_submission` made this id, UTC, to the millisecond.
+
+    Raises:
+        ValueError: It made no such id.
+    """
+    if not _SUBMISSION.fullmatch(submission):
+        raise ValueError("not a submission's id")
+    moment = 0
+    for digit in submission[:_TIME_DIGITS]:
+        moment = moment << 5 | _DIGITS.index(digit)
+    try:
+        return _EPOCH + timedelta(milliseconds=moment)
+    except OverflowError:
+        raise ValueError("not a submission's id") from None

@@ -84,7 +84,8 @@ spawn() {
 }
 
 # Starts a worker if a slot looks free and something waits. It takes the lock itself, so that looking wrong does no harm.
-wake() {
+# In a subshell, since a worker has its own $k.
+wake() (
   set -- "$d"/queue/*
   [ -e "$1" ] && { read -r limit < "$d/limit"; } 2>/dev/null || return 0
   k=1
@@ -93,7 +94,7 @@ wake() {
     if [ -z "$pid" ] || ! alive "$pid" "$since"; then spawn; return 0; fi
     k=$((k + 1))
   done
-}
+)
 
 # Chooses the next copy: sets $sub, $copy, $runner, $wall. Fails if none waits.
 choose() {
@@ -110,7 +111,9 @@ choose() {
         c=$sub/$copy
         if [ -d "$c" ] && [ ! -e "$c/slot" ] && [ ! -e "$c/cancel" ] && [ ! -e "$c/exit" ]; then
           if ! echo "$k $host $boot $$ $me" > "$c/slot"; then
+            # The disk is full; the next call tries again.
             rm -f "$c/slot"
+            stuck=yes
             exec 8>&-
             return 1
           fi
@@ -148,7 +151,7 @@ run_copy() {
 work() {
   { read -r limit < "$d/limit"; } 2>/dev/null || return 0
   born $$ || return 0
-  me=$born
+  me=$born stuck=
   k=1
   while [ "$k" -le "$limit" ]; do
     exec 9>>"$d/slots/$k"
@@ -163,7 +166,7 @@ work() {
       exec 9>&-
       # What was queued after we found nothing and before we let go would otherwise wait for the next call.
       set -- "$d"/queue/*
-      [ -e "$1" ] || return 0
+      [ -e "$1" ] && [ -z "$stuck" ] || return 0
     else
       k=$((k + 1))
     fi

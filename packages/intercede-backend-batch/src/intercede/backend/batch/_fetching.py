@@ -1,0 +1,349 @@
+"""From the stream that the host sends to the files of each job.
+
+The stream is a preface of lines (which jobs are ready, what was declared), one tar archive, and an end with tar's words. A job is complete
+when its directory has come, which the host sends last; whatever happens to the stream before that, the job fails with NOT_NOW and
+leaves nothing behind (F9). One job's trouble is its own (F3, F4).
+
+Synchronous, to be fed in a thread: it writes files.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import field, frozen
+
+from intercede.core import (
+    ConfigurationError,
+    Failure,
+    FailureCode,
+    InterCEdeError,
+    JobOutput,
+    ResourceError,
+    SubmissionSpec,
+    from_json,
+)
+from intercede.toolkit import (
+    ArchiveEnd,
+    CommittedOutput,
+    FileSink,
+    LimitExceeded,
+    Limits,
+    MemberEnd,
+    TarData,
+    TarError,
+    TarKind,
+    TarMember,
+    TarReader,
+    TarTrailing,
+)
+
+__all__ = ["Fetching", "missing_members"]
+
+#: A preface longer than this is none: 10,000 jobs need 1 MiB.
+_PREFACE_MAX = 64 * 2**20
+_COPY_DIRECTORY = re.compile(r"([^/]+)/([0-9]+)")
+#: What tar says of a file, with --quoting-style=escape.
+_TAR_WORDS = re.compile(r"tar: ([^/ ]+/[0-9]+)/(.*)")
+
+
+@frozen
+class Preface:
+    """What the host says before the archive.
+
+    Attributes:
+        ready: Jobs whose output follows, as `<submission>/<copy>`.
+        unended: Jobs without a record of their end.
+        absent: Jobs that are not there.
+        specs: By submission, its specification without the inputs.
+    """
+
+    ready: frozenset[str]
+    unended: frozenset[str]
+    absent: frozenset[str]
+    specs: Mapping[str, SubmissionSpec] = field(hash=False)
+
+
+class Fetching:
+    """Takes the stream of one fetch.
+
+    Args:
+        nonce: The random word of the script that sends it.
+        dest: Where the jobs' directories go.
+        limits: For each job.
+
+    Attributes:
+        outputs: By `<submission>/<copy>`, what is complete or has failed.
+    """
+
+    def __init__(self, nonce: str, dest: Path, limits: Limits) -> None:
+        self._word = f"\n{nonce} ".encode()
+        self._dest = dest
+        self._limits = limits
+        self._before = bytearray()
+        self._after = bytearray()
+        self._preface: Preface | None = None
+        self._tar: TarReader | None = None
+        self._job: str | None = None
+        self._sink: FileSink | None = None
+        self._in_file = False
+        self._broken = ""
+        self.outputs: dict[str, JobOutput] = {}
+
+    @property
+    def preface(self) -> Preface:
+        """What the host said first.
+
+        Raises:
+            ResourceError: It has said nothing that parses.
+        """
+        if self._preface is None:
+            raise ResourceError(
+                "the answer has no beginning", said=self._before[-500:].decode("ascii", "replace")
+            )
+        return self._preface
+
+    def feed(self, chunk: bytes) -> None:
+        """Go on. Nothing that the stream holds makes it raise."""
+        if self._tar is None:
+            self._before += chunk
+            chunk = self._read_preface()
+        if self._tar is None or self._broken or not chunk:
+            return
+        try:
+            events = self._tar.feed(chunk)
+        except TarError as error:
+            self._broken = f"the stream is not readable: {error}"
+            self._drop(Failure(FailureCode.NOT_NOW, self._broken))
+            return
+        for event in events:
+            if isinstance(event, TarData):
+                self._write(event.data)
+            elif isinstance(event, TarMember):
+                self._begin(event)
+            elif isinstance(event, MemberEnd):
+                self._end_member()
+            elif isinstance(event, TarTrailing):
+                self._after += event.data
+            else:
+                assert isinstance(event, ArchiveEnd)
+
+    def finish(self) -> None:
+        """The stream has ended: what is not complete has failed. Idempotent."""
+        self._drop(Failure(FailureCode.NOT_NOW, self._broken or "the stream was cut; fetch again"))
+        if self._preface is None:
+            return
+        for job, words in self._tar_words().items():
+            output = self.outputs.get(job)
+            if output is not None and output.failure is None:
+                self.outputs[job] = JobOutput(
+                    output.stdout,
+                    output.stderr,
+                    output.log,
+                    output.files,
+                    output.missing,
+                    Failure(FailureCode.FAILED, f"not all could be read: {words}"),
+                )
+        for job in self._preface.ready - self.outputs.keys():
+            reason = self._broken or "the stream was cut; fetch again"
+            self.outputs[job] = JobOutput(failure=Failure(FailureCode.NOT_NOW, reason))
+
+    # ------------------------------------------------------------ preface and end
+
+    def _read_preface(self) -> bytes:
+        """Parse the lines once they are whole. Returns what belongs to the archive."""
+        for end in (self._word + b"tar\n", self._word + b"ended\n"):
+            at = self._before.find(end)
+            if at >= 0:
+                break
+        else:
+            if len(self._before) > _PREFACE_MAX:
+                self._broken = "the answer has no beginning"
+                self._before.clear()
+            return b""
+        self._tar = TarReader()
+        start = self._before.find(self._word + b"say\n")
+        lines = self._before[start if start >= 0 else at : at].decode("utf-8", "surrogateescape")
+        self._preface = _parse_preface(lines)
+        rest = bytes(self._before[at + len(end) :])
+        self._before.clear()
+        return rest
+
+    def _tar_words(self) -> dict[str, str]:
+        """By job, what tar said about its files."""
+        said: dict[str, str] = {}
+        for line in self._after.decode("utf-8", "replace").splitlines():
+            match = _TAR_WORDS.match(line)
+            if match is not None:
+                said.setdefault(match[1], match[2])
+        return said
+
+    # ------------------------------------------------------------ members
+
+    def _begin(self, member: TarMember) -> None:
+        self._in_file = False
+        submission, _, rest = member.name.removeprefix("./").partition("/")
+        copy, _, name = rest.partition("/")
+        job = f"{submission}/{copy}"
+        if job not in self.preface.ready or job in self.outputs:
+            return
+        if job != self._job:
+            self._drop(Failure(FailureCode.NOT_NOW, "the stream went on before it was complete"))
+            self._job = job
+        if not name:
+            if member.kind is TarKind.DIRECTORY:
+                self._commit()
+            return
+        try:
+            if self._sink is None:
+                self._sink = FileSink(self._dest, job, self._limits)
+            self._take(self._sink, member, self._local_name(submission, name))
+        except (InterCEdeError, OSError) as error:
+            self._fail(error)
+
+    def _take(self, sink: FileSink, member: TarMember, name: str) -> None:
+        if member.kind is TarKind.FILE:
+            sink.begin(name, member.size, member.executable)
+            self._in_file = True
+        elif member.kind is TarKind.SYMLINK:
+            sink.link(name, member.target, symbolic=True)
+        elif member.kind is TarKind.HARDLINK:
+            target = member.target.removeprefix("./").removeprefix(f"{self._job}/")
+            sink.link(name, target, symbolic=False)
+        else:
+            sink.refuse(name, "it is neither a file nor a directory")
+
+    def _local_name(self, submission: str, name: str) -> str:
+        """stdout and stderr get the names that the specification gives them."""
+        spec = self.preface.specs.get(submission)
+        if spec is None or name not in ("stdout", "stderr"):
+            return name
+        wanted = spec.stdout if name == "stdout" else spec.stderr
+        return wanted or name
+
+    def _write(self, data: memoryview) -> None:
+        if self._sink is None or not self._in_file:
+            return
+        try:
+            self._sink.write(data)
+        except (InterCEdeError, OSError) as error:
+            self._fail(error)
+
+    def _end_member(self) -> None:
+        if self._sink is None or not self._in_file:
+            return
+        self._in_file = False
+        try:
+            self._sink.end()
+        except (InterCEdeError, OSError) as error:
+            self._fail(error)
+
+    def _commit(self) -> None:
+        assert self._job is not None
+        try:
+            sink = self._sink or FileSink(self._dest, self._job, self._limits)
+            self._sink = sink
+            committed = sink.commit()
+        except (InterCEdeError, OSError) as error:
+            self._fail(error)
+            return
+        self.outputs[self._job] = self._output(self._job, committed)
+        self._sink = None
+
+    def _output(self, job: str, committed: CommittedOutput) -> JobOutput:
+        match = _COPY_DIRECTORY.fullmatch(job)
+        assert match is not None
+        spec = self.preface.specs.get(match[1])
+        files = {
+            name.removeprefix("work/"): path
+            for name, path in committed.files.items()
+            if name.startswith("work/")
+        }
+        received = {
+            name.removeprefix("work/")
+            for name in (*committed.files, *committed.refused)
+            if name.startswith("work/")
+        }
+        failure = None
+        if committed.refused:
+            name, reason = next(iter(committed.refused.items()))
+            more = f" (and {len(committed.refused) - 1} more)" if len(committed.refused) > 1 else ""
+            failure = Failure(FailureCode.UNSAFE, f"left out {name!r}: {reason}{more}")
+        return JobOutput(
+            stdout=committed.files.get(self._local_name(match[1], "stdout")),
+            stderr=committed.files.get(self._local_name(match[1], "stderr")),
+            log=committed.files.get("log"),
+            files=files,
+            missing=() if spec is None else missing_members(spec, received),
+            failure=failure,
+        )
+
+    def _fail(self, error: InterCEdeError | OSError) -> None:
+        if isinstance(error, LimitExceeded):
+            failure = Failure(FailureCode.LIMIT, str(error))
+        elif isinstance(error, OSError):
+            where = f" at {self._dest}"
+            failure = Failure(FailureCode.FAILED, f"cannot be written{where}: {error.strerror}")
+        else:
+            failure = Failure(FailureCode.NOT_NOW, str(error))
+        self._drop(failure)
+
+    def _drop(self, failure: Failure) -> None:
+        """Leave nothing of the job that is being received."""
+        self._in_file = False
+        if self._sink is not None:
+            self._sink.discard()
+            self._sink = None
+        if self._job is not None and self._job not in self.outputs:
+            self.outputs[self._job] = JobOutput(failure=failure)
+
+
+def _parse_preface(text: str) -> Preface:
+    jobs: dict[str, set[str]] = {"ready": set(), "unended": set(), "absent": set()}
+    specs = {}
+    for line in text.splitlines():
+        word, _, rest = line.partition(" ")
+        if word in jobs:
+            jobs[word].add(rest)
+        elif word == "meta":
+            submission, _, spec = rest.partition(" ")
+            try:
+                specs[submission] = from_json(SubmissionSpec, spec)
+            except ConfigurationError:
+                continue  # forged or broken: what was declared is not known, what came is
+    return Preface(
+        frozenset(jobs["ready"]), frozenset(jobs["unended"]), frozenset(jobs["absent"]), specs
+    )
+
+
+def missing_members(spec: SubmissionSpec, names: set[str]) -> tuple[str, ...]:
+    """The declared patterns that none of the names matches."""
+    if spec.outputs.everything:
+        return ()
+    return tuple(
+        member.pattern
+        for member in spec.outputs.members
+        if not any(_matches(name, member.pattern) for name in names)
+    )
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """As the host's shell matches: part by part, by bytes; the parts beneath a directory are free."""
+    is_tree = pattern.endswith("/")
+    parts, patterns = name.split("/"), pattern.removesuffix("/").split("/")
+    if len(parts) < len(patterns) + is_tree if is_tree else len(parts) != len(patterns):
+        # A directory that is a link was refused under its own name.
+        return is_tree and name == pattern[:-1]
+    return all(map(_matches_part, parts, patterns))
+
+
+def _matches_part(part: str, pattern: str) -> bool:
+    if part.startswith(".") and not pattern.startswith("."):
+        return False
+    encoded = part.encode("utf-8", "surrogateescape").decode("latin-1")
+    return fnmatch.fnmatchcase(
+        encoded, pattern.encode("utf-8", "surrogateescape").decode("latin-1")
+    )

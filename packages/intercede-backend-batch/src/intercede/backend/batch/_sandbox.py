@@ -1,0 +1,470 @@
+"""The sandbox on the host, in shell: what is done to it, as text.
+
+    <root>/<submission>/meta       resource, number of copies; the tag; the specification without its inputs, as JSON
+    <root>/<submission>/select     which files of a copy are its output, as a shell function
+    <root>/<submission>/runner, inputs/, <copy>/   as the toolkit's runner has them
+    <root>/<submission>/attempt/   the one attempt to submit: owner, N.in, N.out, N.err, N.code, done
+    <root>/<submission>/<copy>/gone   when it was first seen to have left the queue without a record of its end
+    <root>/<submission>/<copy>/lost   the grace is over: a record that appears later is not believed, so that the status stays
+
+The payload runs in the same account and can forge all of it: it is daemon output, not truth to trust. Only names that were parsed
+(letters, digits and `._:@+-`) are put into these texts unquoted.
+
+Pure: text in, text out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from intercede.core import Command, CopyVars, SubmissionSpec
+from intercede.toolkit import quote, quote_pattern
+
+__all__ = [
+    "ATTEMPT_CANCELLED",
+    "ATTEMPT_DEAD",
+    "ATTEMPT_DONE",
+    "ATTEMPT_OPEN",
+    "ATTEMPT_STAGED",
+    "attempt",
+    "enter",
+    "make_root",
+    "mark_killed",
+    "purge",
+    "read_attempts",
+    "read_ends",
+    "search_tag",
+    "select_function",
+    "stage",
+    "staged_counts",
+    "stream_output",
+    "tails",
+    "unknown_submissions",
+]
+
+#: What became of the attempt to submit.
+ATTEMPT_STAGED = "staged"
+ATTEMPT_OPEN = "open"
+ATTEMPT_DEAD = "dead"
+ATTEMPT_DONE = "done"
+ATTEMPT_CANCELLED = "cancelled"
+
+#: A root that is a link, or somebody else's, is a trap: what we write there could be read or changed by others.
+_CHECK_ROOT = """\
+refuse() { frame say; printf 'refused %s\\n' "$1"; frame ended; exit 0; }
+case $root in "~") root=$HOME;; "~/"*) root=$HOME/${root#"~/"};; /*) ;; *) root=$HOME/$root;; esac
+[ ! -h "$root" ] || refuse "$root is a symbolic link"
+"""
+
+_OWNED = """\
+[ -d "$root" ] || refuse "$root is not a directory"
+[ -O "$root" ] || refuse "$root belongs to somebody else"
+cd "$root" || refuse "$root cannot be entered"
+"""
+
+
+def enter(root: str) -> str:
+    """Go to the sandbox root; say `absent` and end if there is none."""
+    return (
+        f"root={quote(root)}\n{_CHECK_ROOT}"
+        '[ -e "$root" ] || { frame say; echo "absent"; frame ended; exit 0; }\n'
+        f"{_OWNED}"
+    )
+
+
+def make_root(root: str) -> str:
+    """Go to the sandbox root, made if absent, private in any case."""
+    return (
+        f"root={quote(root)}\n{_CHECK_ROOT}"
+        'said=$(mkdir -p "$root" 2>&1) || refuse "$said"\n'
+        f"{_OWNED}"
+        'chmod 700 . || refuse "$root cannot be made private"\n'
+    )
+
+
+# ---------------------------------------------------------------- submit
+
+
+def stage(submission: str, copies: int, end_mark: str) -> str:
+    """Unpack the tar stream that follows; it is whole when its last member holds the end mark."""
+    return f"""\
+part=.part.{submission}
+fail() {{ cd "$root"; rm -rf "$part"; frame say; printf '%s\\n' "failed $1"; frame ended; exit 0; }}
+if [ ! -e {submission} ]; then
+  rm -rf "$part"
+  said=$(mkdir "$part" 2>&1) || fail "$said"
+  cd "$part" || fail "it vanished"
+  i=0
+  said=$(while [ "$i" -lt {copies} ]; do echo "$i/work"; i=$((i + 1)); done | xargs mkdir -p 2>&1) || fail "$said"
+  said=$(tar -x -o -p -f - 2>&1) || fail "$said"
+  mark=; {{ read -r mark < complete; }} 2>/dev/null
+  [ "$mark" = {end_mark} ] || fail "the stream was cut"
+  cd "$root" || fail "it vanished"
+  said=$(mv "$part" {submission} 2>&1) || fail "$said"
+fi
+frame say; echo staged
+"""
+
+
+_ATTEMPT_STATE = """\
+# attempt_state SUBMISSION: sets $attempt.
+attempt_state() {
+  attempt=staged
+  [ -d "$1/attempt" ] || return 0
+  attempt=done
+  [ ! -e "$1/attempt/done" ] || return 0
+  attempt=cancelled
+  [ ! -e "$1/attempt/cancelled" ] || return 0
+  attempt=open
+  { read -r where pid since < "$1/attempt/owner"; } 2>/dev/null || return 0
+  [ "$where" = "$(uname -n)" ] || return 0
+  line=; { read -r line < "/proc/$pid/stat"; } 2>/dev/null
+  line=${line##*) }
+  set -- "$1" $line
+  [ "${21}" = "$since" ] || attempt=dead
+  # It may have ended while we looked.
+  [ ! -e "$1/attempt/done" ] || attempt=done
+}
+# show_attempt SUBMISSION: how it stands, and what the scheduler's commands answered.
+show_attempt() {
+  attempt_state "$1"
+  frame say; echo "attempt $1 $attempt"
+  [ "$attempt" = done ] || return 0
+  i=0
+  while { read -r code < "$1/attempt/$i.code"; } 2>/dev/null; do
+    frame begin "$1.$i"; cat "$1/attempt/$i.out"
+    frame end "$1.$i" "$code"; cat "$1/attempt/$i.err"
+    i=$((i + 1))
+  done
+}
+"""
+
+#: Runs in a session of its own, so that it comes to its end whatever becomes of the connection.
+_OWNER = """\
+read -r line < /proc/$$/stat; line=${line##*) }; set -- $line
+echo "$(uname -n) $$ ${20}" > "$a/owner"
+"""
+
+
+def attempt(submission: str, commands: Sequence[Command], wait_s: float) -> str:
+    """Claim the one attempt and run the scheduler's commands; or, if it is claimed, wait for it. Then show it.
+
+    The commands' inputs are the data, in their order.
+    """
+    take = "".join(
+        f"take {len(command.stdin)} > {submission}/attempt/{number}.in\n"
+        if command.stdin
+        else f": > {submission}/attempt/{number}.in\n"
+        for number, command in enumerate(commands)
+    )
+    run = "".join(
+        f"{' '.join(quote(word) for word in command.argv)}"
+        f' < "$a/{number}.in" > "$a/{number}.out" 2> "$a/{number}.err"; echo $? > "$a/{number}.code"\n'
+        for number, command in enumerate(commands)
+    )
+    program = f"a={submission}/attempt\n{_OWNER}{run}: > $a/done\n"
+    return f"""\
+{_ATTEMPT_STATE}
+quick=0
+[ -d {submission} ] || {{ frame say; echo "attempt {submission} gone"; frame ended; exit 0; }}
+if mkdir {submission}/attempt 2>/dev/null; then
+{take}  setsid sh -c {quote(program)} </dev/null >/dev/null 2>&1 3>&- &
+fi
+n=0
+attempt_state {submission}
+while [ "$attempt" = open ] && [ "$n" -lt {int(wait_s * 5)} ]; do
+  # Most schedulers answer within milliseconds.
+  if [ "$n" -eq 0 ] && [ "$quick" -lt 25 ]; then quick=$((quick + 1)); sleep 0.02
+  else n=$((n + 1)); sleep 0.2
+  fi
+  attempt_state {submission}
+done
+show_attempt {submission}
+"""
+
+
+def read_attempts(submissions: Iterable[str]) -> str:
+    """Show the attempts of these submissions."""
+    return _ATTEMPT_STATE + "".join(
+        f"[ ! -f {submission}/meta ] || show_attempt {submission}\n" for submission in submissions
+    )
+
+
+def search_tag(resource: str, tag: str) -> str:
+    """Show the submissions of this resource and tag: their copies that are still there, and their attempts."""
+    return f"""\
+{_ATTEMPT_STATE}
+for m in [0-9a-z]*/meta; do
+  {{ read -r name _ && IFS= read -r tag && IFS= read -r spec; }} 2>/dev/null < "$m" || continue
+  [ "$name" = {quote(resource)} ] && [ "$tag" = {quote("=" + tag)} ] || continue
+  s=${{m%/meta}}
+  frame say; printf '%s\\n' "found $s $spec"
+  for c in "$s"/[0-9]*; do [ ! -d "$c" ] || echo "copy $s ${{c##*/}}"; done
+  show_attempt "$s"
+done
+"""
+
+
+# ---------------------------------------------------------------- status
+
+
+def unknown_submissions(resource: str, submissions: Iterable[str]) -> str:
+    """Say which of these do not exist here, or are another resource's that shares the root."""
+    names = " ".join(submissions)
+    return f"""\
+frame say
+for s in {names}; do
+  name=
+  [ -h "$s" ] || {{ read -r name _ < "$s/meta"; }} 2>/dev/null
+  [ "$name" = {quote(resource)} ] || echo "unknown $s"
+done
+"""
+
+
+def read_ends(jobs: Iterable[tuple[str, int]], grace_s: float) -> str:
+    """Say how jobs that left the queue ended. Sets `$undecided` if a job has no record of its end."""
+    return f"""\
+now=$(date +%s)
+undecided=
+frame say
+for j in {_directories(jobs)}; do
+  if [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j"; continue; fi
+  record=
+  [ -e "$j/lost" ] || {{ IFS= read -r record < "$j/exit"; }} 2>/dev/null
+  if [ -n "$record" ]; then printf '%s\\n' "exit $j $record"; continue; fi
+  undecided=yes
+  if ! {{ read -r since < "$j/gone"; }} 2>/dev/null; then
+    since=$now
+    {{ echo "$now" > "$j/gone"; }} 2>/dev/null
+  fi
+  case $since in ''|*[!0-9]*) since=$now;; esac
+  cancelled=no; [ ! -e "$j/cancel" ] || cancelled=yes
+  age=$((now - since))
+  if [ "$cancelled" = yes ] || [ "$age" -ge {int(grace_s + 0.999)} ]; then
+    {{ : > "$j/lost"; }} 2>/dev/null
+    # It may have been written while we looked.
+    record=; {{ IFS= read -r record < "$j/exit"; }} 2>/dev/null
+    if [ -n "$record" ]; then rm -f "$j/lost"; printf '%s\\n' "exit $j $record"; continue; fi
+  fi
+  echo "none $j $cancelled $age"
+done
+"""
+
+
+def staged_counts(resource: str) -> str:
+    """Say how many copies of this resource are staged and not, or not surely, submitted."""
+    return f"""\
+{_ATTEMPT_STATE}
+for m in [0-9a-z]*/meta; do
+  {{ read -r name _; }} 2>/dev/null < "$m" && [ "$name" = {quote(resource)} ] || continue
+  s=${{m%/meta}}
+  [ ! -e "$s/attempt/done" ] || continue
+  attempt_state "$s"
+  case $attempt in done|cancelled) continue;; esac
+  n=0
+  for c in "$s"/[0-9]*; do [ ! -d "$c" ] || [ -e "$c/cancel" ] || n=$((n + 1)); done
+  frame say; echo "staged $s $n"
+done
+"""
+
+
+# ---------------------------------------------------------------- kill and purge
+
+
+def mark_killed(jobs: Iterable[tuple[str, int]]) -> str:
+    """Write the marks of our kill, before the scheduler hears of it; say what needs none.
+
+    A submission that was staged and not submitted is claimed, so that it never will be.
+    """
+    return f"""\
+frame say
+for j in {_directories(jobs)}; do
+  if [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j"
+  elif [ -e "$j/exit" ] || [ -e "$j/gone" ]; then echo "ended $j"
+  elif ! {{ : > "$j/cancel"; }} 2>/dev/null; then echo "unmarked $j"
+  fi
+done
+for s in {_submissions(jobs)}; do
+  if [ -d "$s" ] && [ ! -d "$s/attempt" ]; then
+    left=
+    for c in "$s"/[0-9]*; do [ -e "$c/cancel" ] || left=yes; done
+    [ -n "$left" ] || {{ mkdir "$s/attempt" 2>/dev/null && : > "$s/attempt/cancelled"; }}
+  fi
+done
+"""
+
+
+def purge(jobs: Iterable[tuple[str, int]], resource: str, *, ended: bool) -> str:
+    """Remove the copies that have ended; say which have no record of their end.
+
+    Args:
+        jobs: Submission and copy.
+        resource: Whose.
+        ended: It is known that they have ended, whatever the sandbox says.
+    """
+    condition = "true" if ended else '[ -e "$j/exit" ]'
+    return f"""\
+frame say
+said=
+set --
+for j in {_directories(jobs)}; do
+  s=${{j%/*}}
+  name=; [ -h "$s" ] || {{ read -r name _ < "$s/meta"; }} 2>/dev/null
+  if [ "$name" != {quote(resource)} ]; then echo "absent $j"
+  elif [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j"
+  elif {condition}; then set -- "$@" "$j"
+  else echo "unended $j"
+  fi
+done
+if [ "$#" -gt 0 ]; then
+  rm -rf "$@" 2>/dev/null || {{ chmod -R u+rwx "$@" 2>/dev/null; said=$(rm -rf "$@" 2>&1); }}
+  for j; do
+    if [ -e "$j" ]; then printf '%s\\n' "stays $j $said"; else echo "removed $j"; fi
+  done
+  for s in {_submissions(jobs)}; do
+    set -- "$s"/[0-9]*
+    [ -e "$1" ] || [ -h "$s" ] || rm -rf "$s"
+  done
+fi
+"""
+
+
+# ---------------------------------------------------------------- output
+
+
+def select_function(spec: SubmissionSpec, variants: Iterable[CopyVars]) -> str:
+    """The shell function `select_output WORK`, which prints the names of a copy's output, each with a NUL.
+
+    `WORK` is a path without special characters. Secrets are never among them; inputs and the executable not among `everything`. A link
+    on the way to a file is printed in its place, so that it is seen and refused.
+    """
+    secrets = sorted({name for variant in variants for name in variant.secrets})
+    staged = [ref.name for ref in spec.inputs]
+    if spec.executable_name is not None:
+        staged.append(spec.executable_name)
+    lines = [
+        "select_output() {",
+        "  w=$1",
+        "  keep() {",
+        "    for f; do",
+        '      [ -e "$f" ] || [ -h "$f" ] || continue',
+        '      [ ! -d "$f" ] || [ -h "$f" ] || continue',
+    ]
+    if secrets:
+        cases = "|".join(f'"$w"/{quote(name)}' for name in secrets)
+        lines.append(f"      case $f in {cases}) continue;; esac")
+    lines += [
+        "      p=${f%/*}",
+        '      while [ "$p" != "$w" ]; do [ ! -h "$p" ] || f=$p; p=${p%/*}; done',
+        "      printf '%s\\0' \"$f\"",
+        "    done",
+        "  }",
+        "  tree() {",
+        "    p=$1",
+        '    while [ "$p" != "$w" ]; do [ ! -h "$p" ] || { printf \'%s\\0\' "$p"; return; }; p=${p%/*}; done',
+        f'    [ ! -d "$1" ] || find "$1" {_pruned(secrets)}! -type d -print0',
+        "  }",
+    ]
+    if spec.outputs.everything:
+        lines.append(f'  find "$w" {_pruned([*secrets, *staged])}! -type d -print0')
+    else:
+        lines += [_select_member(member.pattern) for member in spec.outputs.members]
+    lines.append("}")
+    return "\n".join(lines) + "\n"
+
+
+def _select_member(pattern: str) -> str:
+    if pattern.endswith("/"):
+        return f'  for t in "$w"/{quote_pattern(pattern[:-1])}; do tree "$t"; done'
+    return f'  keep "$w"/{quote_pattern(pattern)}'
+
+
+def _pruned(names: Sequence[str]) -> str:
+    """find's expression that leaves out these paths and all beneath them."""
+    if not names:
+        return ""
+    paths = " -o ".join(f'-path "$w"/{quote(_find_literal(name))}' for name in names)
+    return f"\\( {paths} \\) -prune -o "
+
+
+def _find_literal(name: str) -> str:
+    return "".join(f"\\{char}" if char in "*?[]\\" else char for char in name)
+
+
+def stream_output(jobs: Sequence[tuple[str, int]], resource: str, *, ended: bool) -> str:
+    """Say which jobs are ready and what they declared; then one tar stream with the output of those.
+
+    Each job's members end with its directory: a job whose directory has come is complete.
+
+    Args:
+        jobs: Submission and copy.
+        resource: Whose.
+        ended: As for `purge`.
+    """
+    condition = "true" if ended else '[ -e "$j/exit" ]'
+    by_submission: dict[str, list[int]] = {}
+    for submission, copy in jobs:
+        by_submission.setdefault(submission, []).append(copy)
+    checks = "".join(
+        f"check {submission} {' '.join(map(str, copies))}\n"
+        for submission, copies in by_submission.items()
+    )
+    return f"""\
+ready=
+check() {{
+  s=$1; shift
+  name= spec=
+  [ -h "$s" ] || {{ read -r name _ && IFS= read -r _ && IFS= read -r spec; }} 2>/dev/null < "$s/meta"
+  [ "$name" != {quote(resource)} ] || printf '%s\\n' "meta $s $spec"
+  for c; do
+    j=$s/$c
+    if [ "$name" != {quote(resource)} ] || [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j"
+    elif {condition}; then echo "ready $j"; ready="$ready $j"
+    else echo "unended $j"
+    fi
+  done
+}}
+list() {{
+  of=
+  for j in $ready; do
+    s=${{j%/*}}
+    if [ "$s" != "$of" ]; then of=$s; select_output() {{ :; }}; [ ! -f "$s/select" ] || . "./$s/select"; fi
+    for f in stdout stderr log; do [ ! -f "$j/$f" ] || printf '%s\\0' "$j/$f"; done
+    [ ! -d "$j/work" ] || [ -h "$j/work" ] || select_output "$j/work"
+    printf '%s\\0' "$j"
+  done
+}}
+frame say
+{checks}
+if [ -n "$ready" ]; then
+  frame tar
+  said=$({{ list | {{
+    tar --create --file=- --format=gnu --null --no-recursion --hard-dereference --quoting-style=escape --files-from=- 3>&-
+    echo "code $?" >&2
+  }} ; }} 2>&1 >&3 3>&-)
+  frame tar-ended
+  printf '%s\\n' "$said"
+fi
+"""
+
+
+def tails(jobs: Iterable[tuple[str, int]], size: int) -> str:
+    """Show the last bytes of each stream, one more than asked for where there are more."""
+    return f"""\
+for j in {_directories(jobs)}; do
+  if [ -h "$j" ] || [ ! -d "$j" ]; then frame say; echo "absent $j"; continue; fi
+  for f in stdout stderr log; do
+    if [ -f "$j/$f" ] && [ ! -h "$j/$f" ]; then
+      frame begin "$j/$f"; tail -c {size + 1} "$j/$f"; frame end "$j/$f" 0
+    fi
+  done
+done
+"""
+
+
+def _directories(jobs: Iterable[tuple[str, int]]) -> str:
+    return " ".join(f"{submission}/{copy}" for submission, copy in jobs)
+
+
+def _submissions(jobs: Iterable[tuple[str, int]]) -> str:
+    return " ".join(dict.fromkeys(submission for submission, _ in jobs))

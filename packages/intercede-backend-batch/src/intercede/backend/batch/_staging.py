@@ -1,0 +1,208 @@
+"""What goes into a sandbox, as one tar stream.
+
+Sources are looked at before anything is sent, and read while it is sent; a source that changed meanwhile fails the submission, so that
+a payload never starts with half an input.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import anyio.to_thread
+from attrs import frozen
+
+from intercede.core import CopyVars, SpecRefused, SubmissionSpec
+from intercede.toolkit import TAR_END, TarKind, copy_variables, tar_header, tar_padding
+
+__all__ = ["Source", "collect_sources", "generated_files", "tar_stream"]
+
+_CHUNK = 2**20
+
+
+@frozen
+class Source:
+    """A local file to send.
+
+    Attributes:
+        field: The specification's field it comes from, for messages.
+        name: Its name in the work directory.
+        path: Where it is.
+        size: How many bytes it had when it was looked at.
+        executable: Whether it gets an execute bit.
+    """
+
+    field: str
+    name: str
+    path: Path
+    size: int
+    executable: bool
+
+
+def collect_sources(spec: SubmissionSpec) -> tuple[list[Source], list[str]]:
+    """Look at everything local that the specification names. Blocking: call it in a thread.
+
+    Returns:
+        The files, and the directories (by name in the work directory).
+
+    Raises:
+        SpecRefused: Something is missing, unreadable, or not a file or directory; names the field.
+    """
+    files: list[Source] = []
+    directories: list[str] = []
+    if spec.executable_name is not None:
+        path = Path(spec.executable)
+        status = _look_at("executable", path)
+        if not stat.S_ISREG(status.st_mode):
+            raise SpecRefused("executable", f"{spec.executable!r} is not a file")
+        files.append(Source("executable", spec.executable_name, path, status.st_size, True))
+    for index, ref in enumerate(spec.inputs):
+        if ref.source is None:
+            continue
+        field = f"inputs[{index}].source"
+        for name, path in _walk(ref.name, Path(ref.source), field, ()):
+            status = _look_at(field, path)
+            if stat.S_ISDIR(status.st_mode):
+                directories.append(name)
+            else:
+                executable = ref.executable or bool(status.st_mode & 0o100)
+                files.append(Source(field, name, path, status.st_size, executable))
+    return files, directories
+
+
+def _walk(
+    name: str, path: Path, field: str, above: tuple[tuple[int, int], ...]
+) -> Iterator[tuple[str, Path]]:
+    """The file, or the directory and all beneath it. Links are followed: what they point to is what is meant."""
+    status = _look_at(field, path)
+    yield name, path
+    if not stat.S_ISDIR(status.st_mode):
+        return
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        raise SpecRefused(field, f"{str(path)!r} links to a directory above it")
+    try:
+        children = sorted(os.listdir(path))  # noqa: PTH208 - names only
+    except OSError as error:
+        raise SpecRefused(field, f"{str(path)!r}: {error.strerror}") from None
+    for child in children:
+        yield from _walk(f"{name}/{child}", path / child, field, (*above, identity))
+
+
+def _look_at(field: str, path: Path) -> os.stat_result:
+    try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and not os.access(path, os.R_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise SpecRefused(
+            field, f"{str(path)!r}: {error.strerror}", remedy="give a file that can be read"
+        ) from None
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise SpecRefused(field, f"{str(path)!r} is neither a file nor a directory")
+    return status
+
+
+def generated_files(
+    spec: SubmissionSpec,
+    variants: Sequence[CopyVars],
+    *,
+    runner: bytes,
+    meta: bytes,
+    select: bytes,
+) -> dict[str, tuple[bytes, int]]:
+    """What the sandbox gets besides the sources: content and mode, by name."""
+    files: dict[str, tuple[bytes, int]] = {
+        "meta": (meta, 0o600),
+        "select": (select, 0o600),
+        "runner": (runner, 0o700),
+    }
+    for ref in spec.inputs:
+        if ref.content is not None:
+            files[f"inputs/{ref.name}"] = (ref.content, 0o700 if ref.executable else 0o600)
+    for copy, variant in enumerate(variants):
+        if variant.environment:
+            files[f"{copy}/vars"] = (copy_variables(variant.environment), 0o600)
+        for name, content in variant.secrets.items():
+            files[f"{copy}/work/{name}"] = (content, 0o600)
+    return files
+
+
+async def tar_stream(
+    sources: Sequence[Source],
+    directories: Sequence[str],
+    generated: Mapping[str, tuple[bytes, int]],
+    end_mark: str,
+) -> AsyncIterator[bytes]:
+    """All of it, ending with a file that proves that nothing is missing.
+
+    Raises:
+        SpecRefused: A source changed, or can no longer be read.
+    """
+    small = bytearray()
+    for name in directories:
+        small += tar_header(f"inputs/{name}", 0, mode=0o700, kind=TarKind.DIRECTORY)
+    for name, (content, mode) in generated.items():
+        small += _member(name, content, mode)
+        if len(small) > _CHUNK:
+            yield bytes(small)
+            small.clear()
+    for source in sources:
+        header = tar_header(
+            f"inputs/{source.name}", source.size, mode=0o700 if source.executable else 0o600
+        )
+        small += header
+        if source.size <= _CHUNK:
+            small += await anyio.to_thread.run_sync(_read_whole, source)
+        else:
+            yield bytes(small)
+            small.clear()
+            async for chunk in _read_large(source):
+                yield chunk
+        small += tar_padding(source.size)
+        if len(small) > _CHUNK:
+            yield bytes(small)
+            small.clear()
+    small += _member("complete", f"{end_mark}\n".encode(), 0o600) + TAR_END
+    yield bytes(small)
+
+
+def _member(name: str, content: bytes, mode: int) -> bytes:
+    return tar_header(name, len(content), mode=mode) + content + tar_padding(len(content))
+
+
+def _changed(source: Source) -> SpecRefused:
+    return SpecRefused(
+        source.field,
+        f"{str(source.path)!r} changed while it was read",
+        remedy="submit when nobody writes to it",
+    )
+
+
+def _read_whole(source: Source) -> bytes:
+    try:
+        with source.path.open("rb") as file:
+            content = file.read(source.size + 1)
+    except OSError as error:
+        raise SpecRefused(source.field, f"{str(source.path)!r}: {error.strerror}") from None
+    if len(content) != source.size:
+        raise _changed(source)
+    return content
+
+
+async def _read_large(source: Source) -> AsyncIterator[bytes]:
+    try:
+        async with await anyio.open_file(source.path, "rb") as file:
+            missing = source.size
+            while missing:
+                chunk = await file.read(min(missing, _CHUNK))
+                if not chunk:
+                    raise _changed(source)
+                missing -= len(chunk)
+                yield chunk
+            if await file.read(1):
+                raise _changed(source)
+    except OSError as error:
+        raise SpecRefused(source.field, f"{str(source.path)!r}: {error.strerror}") from None
