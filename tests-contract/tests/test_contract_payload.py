@@ -114,7 +114,7 @@ def test_trap_makes_it_deaf_to_term(payload: Payload) -> None:
 
 def test_links_and_fifos_are_made(payload: Payload, tmp_path: Path) -> None:
     payload("write", "-f", "x", "symlink", "-s", "../-out", "hardlink", "-h", "-f", "fifo", "-p")
-    assert os.readlink(tmp_path / "-s") == "../-out"
+    assert str((tmp_path / "-s").readlink()) == "../-out"
     assert (tmp_path / "-h").samefile(tmp_path / "-f")
     assert (tmp_path / "-p").is_fifo()
 

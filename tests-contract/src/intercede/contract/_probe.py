@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,6 +44,10 @@ class Probe(Protocol):
 
     async def write(self, path: str, content: bytes) -> None:
         """Write a file as the payload's account would. Parents are made."""
+        ...
+
+    async def replace_by_link(self, path: str, target: str) -> None:
+        """Put a symbolic link where the directory `path` is, as the payload's account could; its content is lost."""
         ...
 
     async def scratch(self) -> str:
@@ -101,24 +106,39 @@ class LocalProbe:
     async def sandbox(self, handle: JobHandle) -> str | None:
         """See `Probe`."""
         place = self._root / handle.submission / str(handle.copy)
-        return str(place) if place.is_dir() else None
+        return str(place) if await asyncio.to_thread(place.is_dir) else None
 
     async def read(self, path: str) -> bytes | None:
         """See `Probe`."""
-        file = Path(path)
-        return file.read_bytes() if file.is_file() else None
+        return await asyncio.to_thread(_read, Path(path))
 
     async def write(self, path: str, content: bytes) -> None:
         """See `Probe`."""
-        file = Path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+        await asyncio.to_thread(_write, Path(path), content)
+
+    async def replace_by_link(self, path: str, target: str) -> None:
+        """See `Probe`."""
+        await asyncio.to_thread(_replace_by_link, Path(path), target)
 
     async def scratch(self) -> str:
         """See `Probe`."""
         place = self._root.with_name(f"{self._root.name}.probe")
-        place.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(place.mkdir, parents=True, exist_ok=True)
         return str(place)
+
+
+def _read(file: Path) -> bytes | None:
+    return file.read_bytes() if file.is_file() else None
+
+
+def _write(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+
+
+def _replace_by_link(place: Path, target: str) -> None:
+    shutil.rmtree(place)
+    place.symlink_to(target)
 
 
 def _living() -> Iterator[Path]:
@@ -159,9 +179,7 @@ def _files(place: Path, *, others_only: bool) -> Iterator[Path]:
         yield place
     for folder, names, files in os.walk(place):
         if others_only:
-            names[:] = [
-                name for name in names if _mode(Path(folder, name)) & stat.S_IXOTH
-            ]
+            names[:] = [name for name in names if _mode(Path(folder, name)) & stat.S_IXOTH]
         for name in files:
             mode = _mode(Path(folder, name))
             if stat.S_ISREG(mode) and (not others_only or mode & stat.S_IROTH):

@@ -21,13 +21,14 @@ from ._probe import LocalProbe, Probe
 
 __all__ = ["Faults", "Resource"]
 
-#: Values that no resource can honour, by the field of `Resources`.
+#: Values that no resource can honour, by the field of `Resources`; and a resident program that is nowhere.
 _ABSURD: Final[Mapping[str, int | str]] = {
     "cpus": 1_000_000,
     "memory_mb": 2**40,
     "nodes": 100_000,
     "gpus": 10_000,
     "queue": "contract-no-such-queue",
+    "executable": "/no/such/program",
 }
 
 
@@ -43,10 +44,12 @@ class Faults(Protocol):
     the set-up cannot bring about raises `LookupError`, and its rule is "not observed".
     """
 
-    def status_fails(
-        self, config: Mapping[str, object]
-    ) -> AbstractAsyncContextManager[JobBackend]:
+    def status_fails(self, config: Mapping[str, object]) -> AbstractAsyncContextManager[JobBackend]:
         """The command or request that asks for the state of all jobs fails, each time."""
+        ...
+
+    def unreachable(self, config: Mapping[str, object]) -> AbstractAsyncContextManager[JobBackend]:
+        """Nothing answers."""
         ...
 
     def row_is_garbage(
@@ -68,9 +71,9 @@ class Faults(Protocol):
         ...
 
     def id_reused(
-        self, config: Mapping[str, object], handle: JobHandle
+        self, config: Mapping[str, object], finished: JobHandle, running: JobHandle
     ) -> AbstractAsyncContextManager[JobBackend]:
-        """The scheduler's id of this finished job now names a running job of somebody else's."""
+        """The scheduler's id of the finished job, and all that its sandbox remembers of it, now names the running one."""
         ...
 
 
@@ -88,7 +91,8 @@ class Resource:
         narrow: A configuration under which one job runs at a time, so that others are seen to wait.
         limited: Configurations under which a fetch is limited: `bytes` to at most 100,000, `files` to at most 20, `seconds` to at most 1.
         honours: What this resource can do that most cannot: `url` (fetch an input), `destination` (upload an output), `container`.
-        absurd: Values that it must refuse, by the field of `intercede.core.Resources`. A field it cannot judge is left out.
+        absurd: Values that it must refuse, by the field of `intercede.core.Resources`, and as `executable` a resident program that it
+            lacks. A field it cannot judge is left out.
         probe: Looks at the host.
         faults: Makes the resource misbehave.
         credentials: Makes a provider for `registry.backend`; the suite opens and closes it.
