@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,14 @@ def hidden(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     wheels = _wheels(tmp_path_factory.mktemp("wheels"), CORE, DISTRIBUTIONS / "unrelated-intercede")
     environment.pip_install(*wheels)
     return environment
+
+
+@pytest.fixture
+def plugged(installed: Environment, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The distributions of `installed` in this process, for one test."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(installed.packages)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith(("site_", "twin_")):
+            del sys.modules[name]

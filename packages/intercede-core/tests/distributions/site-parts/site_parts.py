@@ -67,7 +67,9 @@ class PipeConfig:
     )
     timeout_s: float = field(default=10.0, metadata=describe("Patience", unit="s"))
     mode: Literal["fast", "safe"] = "safe"
-    key: str | None = field(default=None, repr=False, validator=validators.max_len(5))
+    key: str | None = field(
+        default=None, repr=False, validator=validators.optional(validators.max_len(5))
+    )
     folder: Path = Path("here")
 
 
