@@ -111,6 +111,7 @@ def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
     for kind in (str, int, bool, Enum):
         converter.register_structure_hook(kind, _plain)
+        converter.register_unstructure_hook(kind, _as_plain)
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(bytes, _from_base64)
     converter.register_unstructure_hook(bytes, _to_base64)
@@ -250,6 +251,10 @@ def _bulk_result_writer(_: Any, converter: Converter) -> Callable[[Any], dict[st
 
 def _plain(value: object, kind: Any) -> object:
     return _member(value, kind) if issubclass(kind, Enum) else _exact(value, kind)
+
+
+def _as_plain(value: object) -> object:
+    return value.value if isinstance(value, Enum) else value
 
 
 def _exact(value: object, kind: type[T]) -> T:
