@@ -43,7 +43,7 @@ from intercede.core import (
 from intercede.core.registry import describe
 
 from ._content import Content
-from ._faults import Fault, Faults, Operation, Trouble
+from ._faults import Fault, Faults, Operation, Trouble, faults_of, texts
 from ._lifetime import Lifetime, in_thread
 from ._output import Gathered, Limits, over_limit, select, write_output
 from ._payload import Entry, Program
@@ -91,14 +91,14 @@ class FakeConfig:
     )
     without: tuple[str, ...] = field(
         default=(),
-        converter=tuple,
+        converter=texts,
         metadata=describe(f"Abilities to take away, of {', '.join(CAPABILITIES)}"),
     )
     destructive: bool = field(
         default=False, metadata=describe("A fetch removes the output, so that it succeeds once")
     )
     queues: tuple[str, ...] = field(
-        default=("default",), converter=tuple, metadata=describe("The queues there are")
+        default=("default",), converter=texts, metadata=describe("The queues there are")
     )
     max_cpus: int = field(default=64, metadata=describe("Cores a copy can have"))
     max_memory_mb: int = field(
@@ -122,7 +122,7 @@ class FakeConfig:
         default=4096, metadata=describe("How much of each stream diagnostics shows", unit="bytes")
     )
     faults: tuple[Fault, ...] = field(
-        default=(), converter=tuple, metadata=describe("What goes wrong; a list of tables")
+        default=(), converter=faults_of, metadata=describe("What goes wrong; a list of tables")
     )
 
     def __attrs_post_init__(self) -> None:

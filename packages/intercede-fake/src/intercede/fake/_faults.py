@@ -26,7 +26,7 @@ from intercede.core import (
 )
 from intercede.core.registry import describe
 
-__all__ = ["Fault", "FaultKind", "Faults", "Operation", "Trouble"]
+__all__ = ["Fault", "FaultKind", "Faults", "Operation", "Trouble", "faults_of", "texts"]
 
 
 class Operation(StrEnum):
@@ -117,6 +117,21 @@ _PER_ITEM: Final = frozenset(
 )
 
 
+def texts(values: Iterable[str]) -> tuple[str, ...]:
+    """A tuple of strings; not the letters of one.
+
+    Raises:
+        TypeError: One string.
+    """
+    if isinstance(values, str):
+        raise TypeError(f"expected a sequence, not one string: write [{values!r}]")
+    return tuple(values)
+
+
+def _numbers(values: Iterable[int]) -> tuple[int, ...]:
+    return tuple(values)
+
+
 @frozen
 class Fault:
     """One thing that goes wrong.
@@ -140,12 +155,12 @@ class Fault:
     times: int = field(default=1, metadata=describe("How many calls it hits; 0: every one"))
     copies: tuple[int, ...] = field(
         default=(),
-        converter=tuple,
+        converter=_numbers,
         metadata=describe("With item, or a slow fetch_output: only these copies"),
     )
     ids: tuple[str, ...] = field(
         default=(),
-        converter=tuple,
+        converter=texts,
         metadata=describe("With item, or a slow fetch_output: only these jobs"),
     )
     seconds: float = field(
@@ -183,6 +198,11 @@ class Fault:
     def hits(self, job: str, copy: int) -> bool:
         """It names this job, or none."""
         return self.hits_all or copy in self.copies or job in self.ids
+
+
+def faults_of(values: Iterable[Fault]) -> tuple[Fault, ...]:
+    """A tuple of faults."""
+    return tuple(values)
 
 
 @define

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from intercede.core import ClosedError
+from intercede.core import ClosedError, InterCEdeError, TransportError
 
 from ._clock import Clock
 from ._faults import Faults, Operation, Trouble
@@ -83,7 +83,7 @@ class Lifetime:
             InterCEdeError: As the faults say, although everything has happened.
         """
         if trouble.done is not None:
-            raise trouble.done.at(self._owner, operation)
+            raise self._broken(trouble.done).at(self._owner, operation)
 
     async def _connect(self) -> None:
         # Each waiter connects by itself if the one before it did not: a cancelled one fails nobody else (L6).
@@ -97,7 +97,13 @@ class Lifetime:
             await self._clock.sleep(trouble.delay_s)
             self.check(operation)
         if trouble.undone is not None:
-            raise trouble.undone.at(self._owner, operation)
+            raise self._broken(trouble.undone).at(self._owner, operation)
+
+    def _broken(self, error: InterCEdeError) -> InterCEdeError:
+        """A connection that failed is made anew at the next use (X8)."""
+        if isinstance(error, TransportError):
+            self._connected = False
+        return error
 
 
 async def in_thread(work: Callable[[], T]) -> T:

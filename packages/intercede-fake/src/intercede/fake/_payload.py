@@ -41,6 +41,7 @@ _CANNOT: Final = 1
 #: As many links as Linux follows before it says ELOOP (path_resolution(7)).
 _MAX_LINKS: Final = 40
 _NEW_FILE: Final = 0o600
+_SIGNALS: Final = range(1, 65)
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -231,12 +232,23 @@ class _Running:
             raise self.fail(f"cannot write {name}")
 
     def make(self, name: str, entry: Entry) -> None:
-        """A name that is not there yet."""
+        """A name that is not there yet, in a directory that is."""
         directory, _, last = name.rpartition("/")
         parent = resolved(self.files, directory) if directory else ""
         place = last if not parent else f"{parent}/{last}"
-        outside = parent is None or last in ("", ".", "..")
-        if outside or place in self.files or not made(self.files, place, entry):
+        absent = parent is None or (parent and parent not in self.files)
+        if (
+            absent
+            or last in ("", ".", "..")
+            or place in self.files
+            or not made(self.files, place, entry)
+        ):
+            raise self.fail(f"cannot make {name}")
+
+    def directory(self, name: str) -> None:
+        """A directory with its parents, unless it is there."""
+        place = resolved(self.files, name)
+        if place is None or not made(self.files, place, Entry(Kind.DIRECTORY, mode=0o700)):
             raise self.fail(f"cannot make {name}")
 
     def get(self, name: str) -> Entry:
@@ -289,6 +301,7 @@ def _fill(running: _Running, name: str, size: str) -> None:
 
 
 def _many(running: _Running, directory: str, count: str) -> None:
+    running.directory(directory)
     for number in range(_natural(count)):
         running.write(f"{directory}/f{number}", Content.of(b"%d\n" % number))
 
@@ -315,8 +328,11 @@ def _exit(running: _Running, code: str) -> None:
 
 
 def _signal(running: _Running, number: str) -> None:
-    if not (running.deaf and _natural(number) == signal.SIGTERM):
-        raise _Exit(signal=_natural(number))
+    deadly = _natural(number)
+    if deadly not in _SIGNALS:
+        raise running.fail(f"no such signal: {number}")
+    if not (running.deaf and deadly == signal.SIGTERM):
+        raise _Exit(signal=deadly)
 
 
 def _symlink(running: _Running, name: str, target: str) -> None:
