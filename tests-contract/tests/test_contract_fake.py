@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from intercede.contract import BackendContract, Resource
 from intercede.core import JobBackend, JobHandle, registry
 
-SLOW_CONNECT = {"operation": "connect", "kind": "slow", "times": 0, "seconds": 2.0}
+SLOW_CONNECT = {"operation": "connect", "kind": "slow", "times": 0, "seconds": 0.5}
 CONFIG = {"type": "fake", "site": "suite", "speed": 100.0, "faults": [SLOW_CONNECT]}
 ALONE = {**CONFIG, "site": "suite-{unique}"}
 
@@ -66,6 +66,6 @@ class TestFake(BackendContract):
             "nodes": 2,
             "gpus": 1,
             "queue": "no-such-queue",
-        },  # fmt: skip
+        },
         faults=FakeFaults(),
     )
