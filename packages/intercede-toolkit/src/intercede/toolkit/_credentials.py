@@ -237,14 +237,15 @@ class _Source:
     def _contents(self) -> tuple[_Identity, bytes]:
         for _ in range(_READ_ATTEMPTS):
             # Neither a FIFO nor a terminal may make us wait, or become ours.
-            descriptor = os.open(
-                self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-            )
-            with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            descriptor = os.open(self.path, flags)
+            try:
                 before = os.fstat(descriptor)
                 self._refuse_unsafe(before)
-                contents = _read_all(file.fileno(), _FILE_MAX + 1)
+                contents = _read_all(descriptor, _FILE_MAX + 1)
                 after = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
             if len(contents) > _FILE_MAX:
                 raise self._unusable(f"it has more than {_FILE_MAX} bytes", "see what it is")
             identity = _Identity.of(before)

@@ -1,0 +1,416 @@
+"""Reading tar streams: real archives in any chunks, cut ones, broken ones."""
+
+import io
+import shutil
+import subprocess
+import tarfile
+import tracemalloc
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from intercede.toolkit import (
+    TAR_END,
+    ArchiveEnd,
+    MemberEnd,
+    TarData,
+    TarError,
+    TarKind,
+    TarMember,
+    TarReader,
+    TarTrailing,
+    tar_header,
+    tar_padding,
+)
+
+#: Other work on the machine must not fail a test.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+
+
+Entry = tuple[str, TarKind, str, bool, bytes]
+
+
+def read(
+    stream: bytes, chunk: int = 1 << 20, reader: TarReader | None = None
+) -> tuple[list[Entry], TarReader, bytes]:
+    """(name, kind, target, executable, data) of all complete members, the reader, and what trails."""
+    reader = reader or TarReader()
+    members: list[Entry] = []
+    trailing = data = b""
+    current = None
+    for start in range(0, len(stream), chunk):
+        for event in reader.feed(stream[start : start + chunk]):
+            match event:
+                case TarMember():
+                    current, data = event, b""
+                case TarData():
+                    assert len(event.data) > 0
+                    data += event.data
+                case MemberEnd():
+                    assert current is not None
+                    assert len(data) == current.size
+                    members.append(
+                        (current.name, current.kind, current.target, current.executable, data)
+                    )
+                case TarTrailing():
+                    assert reader.ended
+                    trailing += event.data
+                case ArchiveEnd():
+                    assert reader.ended
+    return members, reader, trailing
+
+
+def archive(entries: list[Entry], form: int) -> bytes:
+    """A real archive of (name, kind, target, executable, data), made by tarfile."""
+    types = {
+        TarKind.FILE: tarfile.REGTYPE,
+        TarKind.DIRECTORY: tarfile.DIRTYPE,
+        TarKind.SYMLINK: tarfile.SYMTYPE,
+        TarKind.HARDLINK: tarfile.LNKTYPE,
+        TarKind.OTHER: tarfile.FIFOTYPE,
+    }
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
+        for name, kind, target, executable, data in entries:
+            info = tarfile.TarInfo(name)
+            info.type = types[kind]
+            info.mode = 0o755 if executable else 0o644
+            info.size = len(data)
+            info.linkname = target
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+# tarfile strips slashes at the end itself, and a NUL ends a name in every format.
+names = st.text(st.characters(blacklist_characters="\0/", codec="utf-8"), min_size=1, max_size=20)
+paths = st.lists(names, min_size=1, max_size=12).map("/".join)
+entries = st.lists(
+    st.one_of(
+        st.tuples(
+            paths, st.just(TarKind.FILE), st.just(""), st.booleans(), st.binary(max_size=2000)
+        ),
+        st.tuples(paths, st.just(TarKind.DIRECTORY), st.just(""), st.booleans(), st.just(b"")),
+        st.tuples(
+            paths,
+            st.sampled_from([TarKind.SYMLINK, TarKind.HARDLINK]),
+            paths,
+            st.booleans(),
+            st.just(b""),
+        ),
+        st.tuples(paths, st.just(TarKind.OTHER), st.just(""), st.booleans(), st.just(b"")),
+    ),
+    max_size=6,
+)
+
+
+@unhurried
+@given(entries, st.sampled_from(FORMATS[1:]), st.integers(1, 3000), st.binary(max_size=600))
+def test_every_archive_is_read_whole_however_it_is_cut_into_chunks(
+    entries: list[Entry], form: int, chunk: int, tail: bytes
+) -> None:
+    members, reader, trailing = read(archive(entries, form) + tail, chunk)
+
+    assert members == entries
+    assert reader.ended
+    assert trailing.lstrip(b"\0") == tail.lstrip(b"\0")
+    if tail and tail[0]:
+        assert trailing == tail
+
+
+@pytest.mark.parametrize("chunk", [1, 511, 512, 513, 10**6])
+@pytest.mark.parametrize("form", FORMATS)
+def test_each_kind_of_member_is_told_in_each_format(form: int, chunk: int) -> None:
+    entries: list[Entry] = [
+        ("d", TarKind.DIRECTORY, "", True, b""),
+        ("d/" + "long/" * 30 + "f", TarKind.FILE, "", False, b"x" * 1000),
+        ("run", TarKind.FILE, "", True, b"#!"),
+        ("empty", TarKind.FILE, "", False, b""),
+        ("l", TarKind.SYMLINK, "../run", True, b""),
+        ("h", TarKind.HARDLINK, "run", True, b""),
+        ("p", TarKind.OTHER, "", False, b""),
+    ]
+
+    members, reader, trailing = read(archive(entries, form), chunk)
+
+    assert members == entries
+    assert reader.ended
+    assert trailing == b""
+
+
+def test_names_of_any_bytes_arrive() -> None:
+    name = bytes(set(range(1, 256)) - {ord("/")}).decode("utf-8", "surrogateescape")
+
+    for form in FORMATS[1:]:
+        members, _, _ = read(archive([(name, TarKind.FILE, "", False, b"")], form))
+        assert members[0][0] == name
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["tar", "-cf", "-", "-C"],
+        ["tar", "--format=pax", "-cf", "-", "-C"],
+        ["tar", "-b", "1", "-cf", "-", "-C"],
+        ["busybox", "tar", "-cf", "-", "-C"],
+    ],
+    ids=" ".join,
+)
+def test_what_the_tars_of_the_world_write_is_read(command: list[str], tmp_path: Path) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / ("n" * 120)).write_bytes(b"abc")
+    (tmp_path / "run").write_bytes(b"x" * 12345)
+    (tmp_path / "run").chmod(0o700)
+    (tmp_path / "s").symlink_to("run")
+    (tmp_path / "h").hardlink_to(tmp_path / "run")
+
+    stream = subprocess.run([*command, str(tmp_path), "."], capture_output=True, check=True).stdout
+    members, reader, trailing = read(stream + b"END 5\n", 1000)
+
+    by_name = {member[0].removeprefix("./"): member[1:] for member in members}
+    assert by_name["d/" + "n" * 120] == (TarKind.FILE, "", False, b"abc")
+    assert by_name["s"][:2] == (TarKind.SYMLINK, "run")
+    linked, whole = sorted(("run", "h"), key=lambda name: by_name[name][0] is TarKind.FILE)
+    assert by_name[whole] == (TarKind.FILE, "", True, b"x" * 12345)
+    assert by_name[linked][0] is TarKind.HARDLINK
+    assert by_name[linked][1].removeprefix("./") == whole
+    assert reader.ended
+    assert trailing == b"END 5\n"
+
+
+def test_a_sparse_file_is_told_and_skipped_and_what_follows_it_arrives(tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        for hole in range(1, 60):
+            file.seek(hole * 100_000)
+            file.write(b"x" * 5000)
+    (tmp_path / "z").write_bytes(b"after")
+
+    for form in ("gnu", "pax"):
+        stream = subprocess.run(
+            ["tar", f"--format={form}", "-S", "-cf", "-", "-C", str(tmp_path), "sparse", "z"],
+            capture_output=True,
+            check=True,
+        ).stdout
+        for chunk in (100, 10**6):
+            members, reader, _ = read(stream, chunk)
+            assert [member[1] for member in members] == [TarKind.OTHER, TarKind.FILE]
+            assert members[1][4] == b"after"
+            assert reader.ended
+
+
+def test_an_empty_sparse_header_ends_its_member() -> None:
+    def block(kind: bytes, extended: int) -> bytes:
+        info = tarfile.TarInfo("s")
+        info.type = kind
+        header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+        header[482] = extended
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        return bytes(header)
+
+    for extended, extra in ((0, b""), (1, bytes(504) + b"\1" + bytes(7) + bytes(512))):
+        members, reader, _ = read(block(tarfile.GNUTYPE_SPARSE, extended) + extra + TAR_END)
+        assert [member[1] for member in members] == [TarKind.OTHER]
+        assert reader.ended
+
+
+def test_global_pax_headers_hold_for_all_that_follow_and_the_members_own_come_first() -> None:
+    own = tarfile.TarInfo("given")
+    own.type = tarfile.SYMTYPE
+    own.pax_headers = {"path": "own", "comment": "nothing to us"}
+    shared = tarfile.TarInfo("other")
+    shared.type = tarfile.SYMTYPE
+    stream = (
+        tarfile.TarInfo.create_pax_global_header({"linkpath": "all"})
+        + own.tobuf(tarfile.PAX_FORMAT)
+        + shared.tobuf(tarfile.PAX_FORMAT)
+        + TAR_END
+    )
+
+    members, _, _ = read(stream)
+
+    assert [(name, target) for name, _, target, *_ in members] == [("own", "all"), ("other", "all")]
+
+
+@pytest.mark.parametrize("zeros", [0, 512, 8192, 10240 * 3])
+@pytest.mark.parametrize("chunk", [1, 700, 10**6])
+def test_what_comes_after_the_archive_is_handed_on_without_the_padding(
+    zeros: int, chunk: int
+) -> None:
+    for tail in (b"END\n", b"\0\0x\0\0" + b"y" * 1000, bytes(511) + b"z"):
+        _, reader, trailing = read(TAR_END + bytes(zeros) + tail, chunk)
+        assert reader.ended
+        assert trailing == tail
+
+
+def test_a_stream_that_is_cut_anywhere_has_not_ended() -> None:
+    stream = archive([("a", TarKind.FILE, "", False, b"x" * 700)] * 3, tarfile.GNU_FORMAT)
+    end = 3 * (512 + 1024) + 1024
+
+    for cut in range(0, end, 37):
+        members, reader, _ = read(stream[:cut])
+        assert not reader.ended
+        assert len(members) <= cut // 1212
+    assert read(stream[:end])[1].ended
+    assert not read(b"")[1].ended
+
+
+BROKEN = {
+    "text": b"bash: tar: command not found\n".ljust(512),
+    "checksum": tar_header("a", 1, mode=0o600)[:-1] + b"x",
+    "member after an empty block": bytes(512) + tar_header("a", 0, mode=0o600),
+}
+
+
+def _raw(kind: bytes, payload: bytes, size: int | None = None) -> bytes:
+    info = tarfile.TarInfo("x")
+    info.type = kind
+    info.size = len(payload) if size is None else size
+    return info.tobuf(tarfile.GNU_FORMAT) + payload + tar_padding(len(payload))
+
+
+for _number, _payload in enumerate(
+    [
+        b"nonsense",
+        b"99 path=a\n",
+        b"0 path=a\n",
+        b"1 ",
+        b"-9 path=a\n",
+        b"9 path=ab",
+        b"8 path-a\n",
+        b"7 =abc\n",
+        b"99999999999999999999 path=a\n",
+        b" path=a\n",
+        b"10 size=-1\n",
+        b"10 size=0x\n",
+        b"11 size=\xd9\xa3\n",
+        b"28 size=9999999999999999999\n",
+        b"30 size=" + b"9" * 21 + b"\n",
+    ]
+):
+    BROKEN[f"pax {_number}"] = _raw(tarfile.XHDTYPE, _payload) + tar_header("a", 0, mode=0o600)
+BROKEN["huge extension"] = _raw(tarfile.GNUTYPE_LONGNAME, b"", 2**20 + 1)
+BROKEN["huge pax"] = _raw(tarfile.XHDTYPE, b"", 2**40)
+BROKEN["extension at the end"] = _raw(tarfile.GNUTYPE_LONGNAME, b"name") + TAR_END
+BROKEN["size beyond any file"] = _raw(tarfile.REGTYPE, b"", 2**63)
+
+
+def _negative() -> bytes:
+    header = bytearray(tarfile.TarInfo("a").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" * 12
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+BROKEN["negative size"] = _negative()
+
+
+@pytest.mark.parametrize("chunk", [1, 10**6])
+@pytest.mark.parametrize("stream", BROKEN.values(), ids=BROKEN.keys())
+def test_what_is_no_tar_stream_is_an_error_and_stays_one(stream: bytes, chunk: int) -> None:
+    reader = TarReader()
+
+    with pytest.raises(TarError):
+        read(stream, chunk, reader)
+    with pytest.raises(TarError):
+        reader.feed(tar_header("a", 0, mode=0o600))
+    assert not reader.ended
+
+
+def test_an_empty_extension_is_an_empty_name_and_not_the_end_of_the_reader() -> None:
+    members, reader, _ = read(
+        _raw(tarfile.GNUTYPE_LONGNAME, b"") + tar_header("a", 0, mode=0o600) + TAR_END, 100
+    )
+
+    assert [member[0] for member in members] == [""]
+    assert reader.ended
+
+
+def test_long_link_targets_arrive() -> None:
+    members, _, _ = read(
+        archive([("l", TarKind.SYMLINK, "t" * 5000, False, b"")], tarfile.GNU_FORMAT)
+    )
+
+    assert members[0][2] == "t" * 5000
+
+
+REAL = [
+    archive(
+        [
+            ("d", TarKind.DIRECTORY, "", True, b""),
+            ("d/" + "n" * 150, TarKind.FILE, "", False, b"x" * 1000),
+            ("l", TarKind.SYMLINK, "t" * 150, False, b""),
+        ],
+        form,
+    )
+    for form in FORMATS[1:]
+]
+
+
+@unhurried
+@given(
+    st.sampled_from(REAL),
+    st.lists(st.tuples(st.integers(0, 6000), st.integers(0, 255)), max_size=4),
+    st.booleans(),
+    st.integers(1, 2000),
+)
+def test_a_damaged_archive_is_read_or_refused_and_nothing_else(
+    real: bytes, changes: list[tuple[int, int]], mend: bool, chunk: int
+) -> None:
+    stream = bytearray(real)
+    for place, value in changes:
+        stream[place] = value
+        if mend:  # so that the change is not caught by the block's checksum
+            start = place // 512 * 512
+            block = stream[start : start + 512]
+            block[148:156] = b" " * 8
+            stream[start + 148 : start + 156] = b"%06o\0 " % sum(block)
+
+    with suppress(TarError):
+        read(bytes(stream), chunk)
+
+
+@unhurried
+@given(st.binary(max_size=512), st.binary(max_size=1500))
+def test_a_block_of_anything_with_a_right_checksum_is_read_or_refused(
+    block: bytes, rest: bytes
+) -> None:
+    header = bytearray(block.ljust(512, b"\0"))
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+
+    with suppress(TarError):
+        read(bytes(header) + rest)
+
+
+def test_a_huge_member_needs_no_memory_of_its_size() -> None:
+    chunk = bytes(2**18)
+    reader = TarReader()
+    reader.feed(tar_header("big", 2**31, mode=0o600))
+
+    tracemalloc.start()
+    came = 0
+    for _ in range(2**31 // len(chunk) // 8):
+        for event in reader.feed(chunk):
+            assert isinstance(event, TarData)
+            came += len(event.data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert came == 2**31 // 8
+    assert peak < 2**20
+
+
+def test_sizes_beyond_octal_are_read() -> None:
+    info = tarfile.TarInfo("big")
+    info.size = 2**40
+
+    for header in (info.tobuf(tarfile.GNU_FORMAT), info.tobuf(tarfile.PAX_FORMAT)):
+        assert TarReader().feed(header) == [TarMember("big", TarKind.FILE, 2**40)]
