@@ -196,11 +196,13 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> object:
-    from importlib import import_module
+if not TYPE_CHECKING:  # else every misspelt name would be right to the type checker
 
-    if name == "registry":
-        return import_module(".registry", __name__)
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_LATER[name]}", __name__), name)
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
+        if name == "registry":
+            return import_module(".registry", __name__)
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f".{_LATER[name]}", __name__), name)
