@@ -222,6 +222,7 @@ async def test_handles_survive_json_and_another_backend_of_the_same_site(payload
         handles = from_json(tuple[JobHandle, ...], to_json(submission.handles))
         second = registry.backend(config)
         assert isinstance(second, Discoverable)
+        assert handles[0].id in (FakeSite.known("shared-by-two") or ())
         assert await second.find("t") == handles
         other = registry.backend({**config, "name": "there"})
         assert isinstance(other, LoadReporter)
@@ -231,6 +232,7 @@ async def test_handles_survive_json_and_another_backend_of_the_same_site(payload
             registry.backend({**config, "slots": 3})
     finally:
         FakeSite.forget("shared-by-two")
+    assert FakeSite.known("shared-by-two") is None
 
 
 async def test_backends_without_a_site_share_nothing(payload: str) -> None:
@@ -303,6 +305,13 @@ async def test_what_cannot_be_honoured_is_refused_by_submit_and_dry_run(
     assert await ce.find("t") == ()
 
 
+async def test_no_copies_are_refused_and_the_refusal_says_where(
+    ce: FakeBackend, payload: str
+) -> None:
+    with pytest.raises(SpecRefused, match="fake: submit: copies: 0 asks for no job"):
+        await ce.submit(SubmissionSpec(payload), 0)
+
+
 async def test_names_that_collide_are_refused(
     ce: FakeBackend, payload: str, tmp_path: Path
 ) -> None:
@@ -360,15 +369,29 @@ async def test_kill_ends_all_processes_and_leaves_finished_jobs_alone(
 ) -> None:
     running = await ce.submit(SubmissionSpec(payload, ["trap", "spawn", "500", "sleep", "100"]))
     ended = await ce.submit(SubmissionSpec(payload, ["spawn", "5"]))
-    assert ce.site.processes() == 3
+    assert len(ce.site.processes()) == 4
     outcomes = await ce.kill([*ids(running), *ids(ended)])
     assert [outcome.ok for outcome in outcomes.values()] == [True, True]
     assert "already finished" in str(outcomes[ids(ended)[0]].note)
-    assert ce.site.processes() == 1
+    assert ce.site.processes() == [f"{ids(ended)[0]}: sleep 5"]
     clock.advance(5)
-    assert ce.site.processes() == 0
+    assert ce.site.processes() == []
     assert await statuses(ce, running) == [JobStatus.CANCELLED]
     assert await statuses(ce, ended) == [JobStatus.SUCCESSFUL]
+
+
+async def test_a_process_is_found_by_what_its_arguments_and_environment_show(
+    ce: FakeBackend, payload: str
+) -> None:
+    spec = SubmissionSpec(payload, ["sleep", "9"], environment={"MARK": "x-42"})
+    submission = await ce.submit(spec, [CopyVars(secrets={"token": b"hush"})])
+    (job,) = ids(submission)
+    assert ce.site.processes("x-42") == [f"{job}: payload.sh sleep 9", f"{job}: sleep"]
+    assert ce.site.processes("hush") == []
+    assert job in ce.site
+    await ce.kill([job])
+    await ce.purge([job])
+    assert job not in ce.site
 
 
 async def test_a_job_killed_before_it_started_has_a_log_and_nothing_else(
@@ -523,6 +546,7 @@ def test_the_class_that_has_every_ability_refuses_to_pretend_otherwise() -> None
     [
         ("without", {"without": ["kil"]}),
         ("slots", {"slots": 0}),
+        ("fetch_bytes_per_s", {"fetch_bytes_per_s": 0}),
         ("speed", {"speed": 0}),
         ("tail_bytes", {"tail_bytes": 0}),
         ("slot", {"slot": 1}),

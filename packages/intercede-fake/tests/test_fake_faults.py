@@ -240,6 +240,18 @@ async def test_one_slow_fetch_over_its_limit_fails_alone(tmp_path: Path) -> None
     assert _copies_beneath(tmp_path) == ["1"]
 
 
+async def test_output_that_arrives_too_slowly_is_over_the_limit(tmp_path: Path) -> None:
+    ce = FakeBackend(FakeConfig(output_max_seconds=2, fetch_bytes_per_s=1000))
+    ids = []
+    for size in ("3000", "500"):
+        spec = SubmissionSpec("payload.sh", ["fill", "f", size, "cat", "f"], resident=True)
+        ids += [handle.id for handle in (await ce.submit(spec)).handles]
+    result = await ce.fetch_output(ids, tmp_path)
+    assert {job: failure.code for job, failure in result.failures.items()} == {
+        ids[0]: FailureCode.LIMIT
+    }
+
+
 def _copies_beneath(dest: Path) -> list[str]:
     return [path.name for path in dest.glob("*/*")]
 

@@ -118,6 +118,10 @@ class FakeConfig:
     output_max_seconds: float = field(
         default=3600.0, metadata=describe("How long one job's fetch may take", unit="fake s")
     )
+    fetch_bytes_per_s: float | None = field(
+        default=None,
+        metadata=describe("How fast output arrives; none: at once", unit="bytes per fake s"),
+    )
     tail_bytes: int = field(
         default=4096, metadata=describe("How much of each stream diagnostics shows", unit="bytes")
     )
@@ -145,8 +149,10 @@ class FakeConfig:
                 raise ConfigurationError(
                     f"{getattr(self, name)} is too small; give at least {least}", path=name
                 )
-        if self.slots is not None and self.slots < 1:
-            raise ConfigurationError(f"{self.slots} is too small; give at least 1", path="slots")
+        for name in ("slots", "fetch_bytes_per_s"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigurationError(f"{value} is too small; give at least 1", path=name)
 
     @property
     def site_keys(self) -> SiteKeys:
@@ -211,7 +217,7 @@ class FakeBackend:
         self, spec: SubmissionSpec, copies: int | Sequence[CopyVars] = 1
     ) -> Submission:
         """As `Submitter`. Inputs are read whole, into memory."""
-        variants = expand_copies(copies)
+        variants = self._variants(copies, Operation.SUBMIT)
         trouble = await self._lifetime.begin(Operation.SUBMIT)
         programs = await self._prepared(spec, variants, Operation.SUBMIT)
         self._lifetime.check(Operation.SUBMIT)
@@ -253,7 +259,7 @@ class FakeBackend:
 
     async def dry_run(self, spec: SubmissionSpec, copies: int | Sequence[CopyVars] = 1) -> DryRun:
         """As `SupportsDryRun`."""
-        variants = expand_copies(copies)
+        variants = self._variants(copies, Operation.DRY_RUN)
         trouble = await self._lifetime.begin(Operation.DRY_RUN)
         programs = await self._prepared(spec, variants, Operation.DRY_RUN)
         files: dict[str, bytes] = {}
@@ -269,6 +275,14 @@ class FakeBackend:
             files=files,
             details={"resource": self.resource, "copies": str(len(variants)), "node": NODE},
         )
+
+    def _variants(
+        self, copies: int | Sequence[CopyVars], operation: Operation
+    ) -> tuple[CopyVars, ...]:
+        try:
+            return expand_copies(copies)
+        except SpecRefused as refusal:
+            raise refusal.at(self.resource, operation) from None
 
     async def _prepared(
         self, spec: SubmissionSpec, variants: Sequence[CopyVars], operation: Operation
@@ -494,11 +508,14 @@ class FakeBackend:
         if isinstance(found, Failure):
             return JobOutput(failure=found)
         job, now = found
-        refusal = await self._refusal(job, now, trouble)
-        if refusal is not None:
-            return JobOutput(failure=refusal)
+        status = job.status(now)
+        if not status.is_finished:
+            return JobOutput(failure=_not_finished(job, status, "wait for its end"))
+        if job.fetched:
+            gone = "its output was fetched already, and removed"
+            return JobOutput(failure=Failure(FailureCode.FAILED, gone))
         gathered = self._gathered(job, now)
-        excess = over_limit(gathered, self._limits)
+        excess = over_limit(gathered, self._limits) or await self._arrived(job, gathered, trouble)
         if excess is not None:
             return JobOutput(failure=excess)
         try:
@@ -521,21 +538,19 @@ class FakeBackend:
         job.fetched = self.destructive
         return output
 
-    async def _refusal(self, job: FakeJob, now: float, trouble: Trouble) -> Failure | None:
-        """Why this job's output cannot be had; after as long as it takes to see."""
-        status = job.status(now)
-        if not status.is_finished:
-            return _not_finished(job, status, "wait for its end")
-        if job.fetched:
-            return Failure(FailureCode.FAILED, "its output was fetched already, and removed")
-        delay, limit = trouble.delay_of(job.id, job.copy), self._config.output_max_seconds
-        await self.site.clock.sleep(min(delay, limit))
-        if delay > limit:
-            return Failure(
-                FailureCode.LIMIT,
-                f"the fetch takes longer than output_max_seconds={limit:g}; raise the limit",
-            )
-        return None
+    async def _arrived(self, job: FakeJob, gathered: Gathered, trouble: Trouble) -> Failure | None:
+        """Take as long as this output takes to arrive, but not longer than it may."""
+        rate, limit = self._config.fetch_bytes_per_s, self._config.output_max_seconds
+        seconds = trouble.delay_of(job.id, job.copy)
+        if rate is not None:
+            seconds += gathered.size / rate
+        await self.site.clock.sleep(min(seconds, limit))
+        if seconds <= limit:
+            return None
+        return Failure(
+            FailureCode.LIMIT,
+            f"the fetch takes longer than output_max_seconds={limit:g}; raise the limit",
+        )
 
     def _gathered(self, job: FakeJob, now: float) -> Gathered:
         progress = job.progress(now)

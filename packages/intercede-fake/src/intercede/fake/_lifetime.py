@@ -72,6 +72,7 @@ class Lifetime:
         """
         self.check(operation)
         await self._connect()
+        self.check(operation)
         trouble = self._faults.take(operation)
         await self._suffer(trouble, operation)
         return trouble

@@ -54,6 +54,11 @@ class Gathered:
     refused: Mapping[str, str] = field(factory=dict)
     missing: tuple[str, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """All of it, in bytes."""
+        return sum(content.size for content in (*self.streams.values(), *self.members.values()))
+
 
 # ---------------------------------------------------------------- selecting
 
@@ -163,10 +168,10 @@ def _bracket(inside: bytes, *, negated: bool) -> bytes:
 
 def over_limit(gathered: Gathered, limits: Limits) -> Failure | None:
     """Why this is too much, if it is."""
-    contents = [*gathered.streams.values(), *gathered.members.values()]
-    size = sum(content.size for content in contents)
-    if size > limits.max_bytes:
-        message = f"the output has {size} bytes, more than output_max_bytes={limits.max_bytes}"
+    if gathered.size > limits.max_bytes:
+        message = (
+            f"the output has {gathered.size} bytes, more than output_max_bytes={limits.max_bytes}"
+        )
     elif len(gathered.members) > limits.max_files:
         message = (
             f"the output has {len(gathered.members)} files,"

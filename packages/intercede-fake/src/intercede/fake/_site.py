@@ -111,13 +111,25 @@ class FakeJob:
             return self.whole
         return perform(self.program, elapsed)
 
-    def processes(self, now: float) -> int:
-        """How many of its processes live. A child in a session of its own outlives the payload, but not a kill."""
+    def processes(self, now: float) -> list[str]:
+        """Its living processes. A child in a session of its own outlives the payload, but not a kill."""
         if self.started is None or self.verdict is not None:
-            return 0
-        children = self.progress(now).children
-        alive = sum(self.started + death > now for _, death in children)
-        return alive + (self.status(now) is JobStatus.RUNNING)
+            return []
+        alive = [
+            f"{self.id}: sleep {death - birth:g}"
+            for birth, death in self.progress(now).children
+            if self.started + death > now
+        ]
+        if self.status(now) is JobStatus.RUNNING:
+            # Only sleeping takes time, so a payload that runs has a `sleep` beneath it.
+            argv = " ".join([self.program.name, *self.program.arguments])
+            alive += [f"{self.id}: {argv}", f"{self.id}: sleep"]
+        return alive
+
+    def mentions(self, marker: str) -> bool:
+        """The marker occurs in its arguments or environment, which every process of it shows."""
+        shown = (*self.program.arguments, *self.program.environment.values())
+        return any(marker in text for text in shown)
 
 
 @frozen
@@ -178,6 +190,12 @@ class FakeSite:
         return site
 
     @staticmethod
+    def known(name: str) -> FakeSite | None:
+        """The site of this name in this process, if there is one."""
+        entry = _named.get(name)
+        return None if entry is None else entry[1]
+
+    @staticmethod
     def forget(name: str | None = None) -> None:
         """Forget the site of this name, or all: the next backend that names it gets a new one."""
         if name is None:
@@ -187,11 +205,16 @@ class FakeSite:
 
     # ------------------------------------------------------------ for tests
 
-    def processes(self) -> int:
-        """How many processes of jobs live now."""
+    def processes(self, marker: str = "") -> list[str]:
+        """The living processes of jobs in whose arguments or environment the marker occurs, as "<job id>: <arguments>"."""
         with self._lock:
             now = self._settled()
-            return sum(job.processes(now) for job in self._jobs.values())
+            jobs = [job for job in self._jobs.values() if not marker or job.mentions(marker)]
+            return [line for job in jobs for line in job.processes(now)]
+
+    def __contains__(self, job: object) -> bool:
+        """The site keeps something of this job."""
+        return job in self._jobs
 
     def hold(self, job: JobID) -> None:
         """Hold a job that has not started."""
@@ -288,19 +311,19 @@ class FakeSite:
     def _settled(self) -> float:
         """Start what could start until now, first come, first served; and the time."""
         now = self.clock.now()
-        still_waiting: list[FakeJob] = []
-        for index, job in enumerate(self._waiting):
+        started: set[JobID] = set()
+        for job in self._waiting:
             if job.held or job.staged_only:
-                still_waiting.append(job)
                 continue
             start = max(job.eligible, self._slot_free_at())
             if start > now:
-                still_waiting.extend(self._waiting[index:])
                 break
             job.started = start
             job.ended = start + job.duration
             self._occupy(job.ended)
-        self._waiting = still_waiting
+            started.add(job.id)
+        if started:
+            self._waiting = [job for job in self._waiting if job.id not in started]
         return now
 
     def _slot_free_at(self) -> float:
