@@ -267,15 +267,19 @@ def test_another_number_of_bytes_than_announced_is_an_error_and_leaves_nothing(
         assert everything_in(tmp_path) == []
 
 
-def test_files_have_no_more_permissions_than_the_umask_leaves(tmp_path: Path) -> None:
-    before = os.umask(0o277)
+def test_nobody_else_may_read_the_files_where_the_umask_would_let_them(tmp_path: Path) -> None:
+    before = os.umask(0)
     try:
         with FileSink(tmp_path, "0") as sink:
-            put(sink, "run", executable=True)
+            put(sink, "d/run", executable=True)
+            put(sink, "d/data")
             output = sink.commit()
     finally:
         os.umask(before)
-    assert stat.S_IMODE(output.files["run"].stat().st_mode) == 0o500
+
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in output.path.rglob("*")}
+    assert modes == {"d": 0o700, "run": 0o700, "data": 0o600}
+    assert stat.S_IMODE(output.path.stat().st_mode) == 0o700
 
 
 class Clock:

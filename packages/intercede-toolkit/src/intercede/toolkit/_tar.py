@@ -150,7 +150,6 @@ class TarReader:
         self._remaining = 0
         self._padding = 0
         self._zero_blocks = 0
-        self._is_sparse = False
         #: What the extensions before a member say about it, and about all that follow.
         self._extension = b""
         self._next: dict[str, str] = {}
