@@ -386,7 +386,7 @@ async def test_a_process_is_found_by_what_its_arguments_and_environment_show(
     spec = SubmissionSpec(payload, ["sleep", "9"], environment={"MARK": "x-42"})
     submission = await ce.submit(spec, [CopyVars(secrets={"token": b"hush"})])
     (job,) = ids(submission)
-    assert ce.site.processes("x-42") == [f"{job}: payload.sh sleep 9", f"{job}: sleep"]
+    assert ce.site.processes("x-42") == [f"{job}: payload.sh sleep 9", f"{job}: sleep 9"]
     assert ce.site.processes("hush") == []
     assert job in ce.site
     await ce.kill([job])

@@ -90,6 +90,7 @@ class Progress:
         stderr: So far.
         files: The work directory.
         children: When each child was born and when it dies, in seconds since the start.
+        sleeping: How long the sleep lasts that it is in; None once it ended.
         duration: After how many seconds it ended; None while it runs.
         exit_code: Once it ended by itself.
         signal: Once it died by one.
@@ -99,6 +100,7 @@ class Progress:
     stderr: Content = field(factory=Content)
     files: Mapping[str, Entry] = field(factory=dict)
     children: tuple[tuple[float, float], ...] = ()
+    sleeping: float | None = None
     duration: float | None = None
     exit_code: int | None = None
     signal: int | None = None
@@ -201,6 +203,7 @@ class _Running:
         self.files = dict(program.files)
         self.children: list[tuple[float, float]] = []
         self.elapsed = 0.0
+        self.last_sleep = 0.0
         self.deaf = False
 
     def say(self, text: str) -> None:
@@ -218,6 +221,7 @@ class _Running:
             stderr=_joined(self.stderr),
             files=self.files,
             children=tuple(self.children),
+            sleeping=None if ended else self.last_sleep,
             duration=self.elapsed if ended else None,
             exit_code=exit_code,
             signal=signal,
@@ -320,7 +324,8 @@ def _ls(running: _Running) -> None:
 
 
 def _sleep(running: _Running, seconds: str) -> None:
-    running.elapsed += _seconds(seconds)
+    running.last_sleep = _seconds(seconds)
+    running.elapsed += running.last_sleep
 
 
 def _exit(running: _Running, code: str) -> None:

@@ -115,15 +115,16 @@ class FakeJob:
         """Its living processes. A child in a session of its own outlives the payload, but not a kill."""
         if self.started is None or self.verdict is not None:
             return []
+        progress = self.progress(now)
         alive = [
             f"{self.id}: sleep {death - birth:g}"
-            for birth, death in self.progress(now).children
+            for birth, death in progress.children
             if self.started + death > now
         ]
-        if self.status(now) is JobStatus.RUNNING:
+        if progress.sleeping is not None and self.status(now) is JobStatus.RUNNING:
             # Only sleeping takes time, so a payload that runs has a `sleep` beneath it.
             argv = " ".join([self.program.name, *self.program.arguments])
-            alive += [f"{self.id}: {argv}", f"{self.id}: sleep"]
+            alive += [f"{self.id}: {argv}", f"{self.id}: sleep {progress.sleeping:g}"]
         return alive
 
     def mentions(self, marker: str) -> bool:
