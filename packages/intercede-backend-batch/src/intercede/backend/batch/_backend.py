@@ -602,7 +602,7 @@ class BatchBackend:
                     JobStatus.PENDING,
                     reason="staged, and not submitted: kill and purge it, or wait",
                 )
-            elif state == sandbox.ATTEMPT_DEAD and end.age_s >= self._config.grace_s:
+            elif state != sandbox.ATTEMPT_OPEN and end.age_s >= self._config.grace_s:
                 found[job] = JobDetails(
                     JobStatus.FINISHED_UNKNOWN,
                     reason="its submission broke off, and the scheduler does not know it",
@@ -852,6 +852,8 @@ class BatchBackend:
         script = self._script(host)
         submissions = dict.fromkeys(part.submission for part in parts.values())
         script.add(sandbox.unknown_submissions(self._name, submissions))
+        # Nothing is killed before it is known that all of it is ours.
+        script.add('[ -z "$unknown" ] || { frame ended; exit 0; }')
         script.add(sandbox.mark_killed([(p.submission, p.copy) for p in parts.values()]))
         bare = {job: part for job, part in parts.items() if part.native is None}
         jobs = {job: _native(part) for job, part in parts.items() if part.native is not None}
@@ -861,14 +863,24 @@ class BatchBackend:
             commands = self._scheduler.status_commands(list(jobs.values()))
             script.run_all("status", commands)
         frames = await self._run(script)
-        gone = _after(frames.lines, "unknown ")
+        unknown = _after(frames.lines, "unknown ")
+        if unknown or "absent" in frames.lines:
+            ours = {}
+            for job, part in parts.items():
+                if "absent" in frames.lines or part.submission in unknown:
+                    failures[job] = Failure(FailureCode.NO_SUCH_JOB, "no such job is here")
+                else:
+                    ours[job] = part
+            if ours:
+                await self._kill(host, ours, outcomes, failures)
+            return
         said = {word: _after(frames.lines, f"{word} ") for word in ("absent", "ended", "unmarked")}
         live, trouble = (
             self._live(list(jobs.values()), frames, "status", len(commands)) if jobs else ({}, None)
         )
         for job, part in parts.items():
             key = f"{part.submission}/{part.copy}"
-            if "absent" in frames.lines or part.submission in gone or key in said["absent"]:
+            if key in said["absent"]:
                 failures[job] = Failure(FailureCode.NO_SUCH_JOB, "no such job is here")
             elif key in said["ended"]:
                 outcomes[job] = OpOutcome(ok=True, note="it had ended already")

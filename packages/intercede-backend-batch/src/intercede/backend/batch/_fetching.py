@@ -45,6 +45,8 @@ __all__ = ["Fetching", "missing_members"]
 
 #: A preface longer than this is none: 10,000 jobs need 1 MiB.
 _PREFACE_MAX = 64 * 2**20
+#: What tar says is about files that cannot be read; more of it is not kept.
+_WORDS_MAX = 2**20
 _COPY_DIRECTORY = re.compile(r"([^/]+)/([0-9]+)")
 #: What tar says of a file, with --quoting-style=escape.
 _TAR_WORDS = re.compile(r"tar: ([^/ ]+/[0-9]+)/(.*)")
@@ -127,7 +129,7 @@ class Fetching:
             elif isinstance(event, MemberEnd):
                 self._end_member()
             elif isinstance(event, TarTrailing):
-                self._after += event.data
+                self._after += event.data[: _WORDS_MAX - len(self._after)]
             else:
                 assert isinstance(event, ArchiveEnd)
 

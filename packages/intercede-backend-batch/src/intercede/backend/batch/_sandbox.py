@@ -209,14 +209,15 @@ done
 
 
 def unknown_submissions(resource: str, submissions: Iterable[str]) -> str:
-    """Say which of these do not exist here, or are another resource's that shares the root."""
+    """Say which of these do not exist here, or are another resource's that shares the root; set `$unknown` if any is."""
     names = " ".join(submissions)
     return f"""\
+unknown=
 frame say
 for s in {names}; do
   name=
   [ -h "$s" ] || {{ read -r name _ < "$s/meta"; }} 2>/dev/null
-  [ "$name" = {quote(resource)} ] || echo "unknown $s"
+  [ "$name" = {quote(resource)} ] || {{ unknown=yes; echo "unknown $s"; }}
 done
 """
 
@@ -224,8 +225,9 @@ done
 def read_ends(jobs: Iterable[tuple[str, int]], grace_s: float) -> str:
     """Say how jobs that left the queue ended. Sets `$undecided` if a job has no record of its end."""
     return f"""\
+{_ATTEMPT_STATE}
 now=$(date +%s)
-undecided=
+undecided= of=
 frame say
 for j in {_directories(jobs)}; do
   if [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j"; continue; fi
@@ -233,14 +235,18 @@ for j in {_directories(jobs)}; do
   [ -e "$j/lost" ] || {{ IFS= read -r record < "$j/exit"; }} 2>/dev/null
   if [ -n "$record" ]; then printf '%s\\n' "exit $j $record"; continue; fi
   undecided=yes
+  cancelled=no; [ ! -e "$j/cancel" ] || cancelled=yes
+  # What may still be on its way to the scheduler has not left the queue.
+  s=${{j%/*}}
+  if [ "$s" != "$of" ]; then attempt_state "$s"; of=$s; fi
+  case $attempt in staged|open) echo "none $j $cancelled 0"; continue;; esac
   if ! {{ read -r since < "$j/gone"; }} 2>/dev/null; then
     since=$now
     {{ echo "$now" > "$j/gone"; }} 2>/dev/null
   fi
   case $since in ''|*[!0-9]*) since=$now;; esac
-  cancelled=no; [ ! -e "$j/cancel" ] || cancelled=yes
   age=$((now - since))
-  if [ "$cancelled" = yes ] || [ "$age" -ge {int(grace_s + 0.999)} ]; then
+  if [ ! -e "$j/lost" ] && {{ [ "$cancelled" = yes ] || [ "$age" -ge {int(grace_s + 0.999)} ]; }}; then
     {{ : > "$j/lost"; }} 2>/dev/null
     # It may have been written while we looked.
     record=; {{ IFS= read -r record < "$j/exit"; }} 2>/dev/null
@@ -280,7 +286,7 @@ def mark_killed(jobs: Iterable[tuple[str, int]]) -> str:
 frame say
 for j in {_directories(jobs)}; do
   if [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j"
-  elif [ -e "$j/exit" ] || [ -e "$j/gone" ]; then echo "ended $j"
+  elif [ -e "$j/exit" ] || [ -e "$j/lost" ]; then echo "ended $j"
   elif ! {{ : > "$j/cancel"; }} 2>/dev/null; then echo "unmarked $j"
   fi
 done

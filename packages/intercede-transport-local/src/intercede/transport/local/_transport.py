@@ -94,7 +94,11 @@ class LocalTransport:
         """
         self._lifetime.check()
         try:
-            child = await anyio.open_process(command.argv, cwd=Path.home(), start_new_session=True)
+            # A start that is cancelled half-way would leak its pipes; it takes milliseconds.
+            with anyio.CancelScope(shield=True):
+                child = await anyio.open_process(
+                    command.argv, cwd=Path.home(), start_new_session=True
+                )
         except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
             yield _NeverStarted(f"{command.argv[0]}: {error.strerror}\n".encode())
             return
@@ -159,7 +163,8 @@ class _NeverStarted:
         return self._nothing()
 
     async def _nothing(self) -> AsyncIterator[bytes]:
-        for chunk in ():
+        nothing: tuple[bytes, ...] = ()
+        for chunk in nothing:
             yield chunk
 
     async def wait(self) -> CommandResult:
