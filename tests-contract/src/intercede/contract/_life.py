@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import warnings
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,6 +18,7 @@ from intercede.core import (
     Cancellable,
     ClosedError,
     Discoverable,
+    FailureCode,
     JobBackend,
     JobID,
     JobStatus,
@@ -71,12 +73,15 @@ def lethal_calls(backend: JobBackend, ids: list[JobID], bench: Bench) -> dict[st
     return found
 
 
-async def cancelled(call: Call, after_s: float) -> None:
-    """Begin a call and cancel it."""
+async def cancelled(call: Call, after_s: float, patience_s: float) -> None:
+    """Begin a call, cancel it, and expect it to end."""
     task = asyncio.create_task(call())
     await asyncio.sleep(after_s)
     task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    done, _ = await asyncio.wait([task], timeout=patience_s)
+    assert done, f"expected a cancelled call to end within {patience_s:.0f} s: {task}"
+    if not task.cancelled():
+        task.exception()
 
 
 class LifeRules(Rules):
@@ -169,7 +174,7 @@ class LifeRules(Rules):
             await call()
             usual = asyncio.get_running_loop().time() - began
             for moment in _MOMENTS:
-                await cancelled(call, usual * moment)
+                await cancelled(call, usual * moment, bench.resource.patience_s)
             async with asyncio.timeout(bench.resource.patience_s):
                 await call()
             after = (await bench.backend.status([job]))[job]
@@ -186,12 +191,14 @@ class LifeRules(Rules):
         for moment in _MOMENTS:
             tag = f"{bench.tag}-{moment}"
             spec = bench.spec("sleep", bench.forever, tag=tag)
-            await cancelled(partial(bench.backend.submit, spec, 3), usual * moment)
+            submit = partial(bench.backend.submit, spec, 3)
+            await cancelled(submit, usual * moment, bench.resource.patience_s)
             found = await finder.find(tag)
             bench.adopt(found)
             assert [handle.copy for handle in found] in ([], [0, 1, 2])
-            statuses = await bench.backend.status([handle.id for handle in found])
-            assert JobStatus.UNKNOWN not in statuses.values()
+            seen = await bench.backend.status([handle.id for handle in found])
+            codes = {failure.code for failure in seen.failures.values()}
+            assert codes <= {FailureCode.NOT_NOW}, seen
 
     @rule("L4")
     async def test_cancelled_calls_leak_no_task_child_or_descriptor(self, bench: Bench) -> None:
@@ -199,15 +206,19 @@ class LifeRules(Rules):
             not_observed("a system with /proc")
         job = await bench.finish_one("echo", "here")
         every = {**calls(bench.backend, [job], bench), "submit": bench.start_one}
+        patience_s = bench.resource.patience_s
         for call in every.values():
-            await cancelled(call, 0.01)
+            await cancelled(call, 0.01, patience_s)
             await call()
         before = await _belongings()
-        for call in every.values():
-            for moment in (0.0, 0.001, 0.005, 0.02):
-                await cancelled(call, moment)
-        for kind, had in before.items():
-            await _settled(kind, had, bench)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always", ResourceWarning)
+            for call in every.values():
+                for moment in (0.0, 0.001, 0.005, 0.02):
+                    await cancelled(call, moment, patience_s)
+            for kind, had in before.items():
+                await _settled(kind, had, bench)
+        assert [str(w.message) for w in warned if issubclass(w.category, ResourceWarning)] == []
 
     @rule("L5")
     async def test_it_may_be_closed_in_another_task(self, bench: Bench) -> None:

@@ -261,7 +261,7 @@ class OutputRules(Rules):
         [
             ("bytes", ("fill", "f", "1000000")),
             ("files", ("many", "d", "100")),
-            ("seconds", ("fill", "f", "2000000000")),
+            ("seconds", ("fill", "f", "600000000")),
         ],
     )
     async def test_a_limit_fails_that_job_alone_and_leaves_no_debris(

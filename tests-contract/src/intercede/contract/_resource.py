@@ -89,7 +89,7 @@ class Resource:
         clock: How many seconds pass for a payload while one passes here; other than 1 only for a fake.
         other_process: Another process that is given `config` sees the same jobs.
         narrow: A configuration under which one job runs at a time, so that others are seen to wait.
-        limited: Configurations under which a fetch is limited: `bytes` to at most 100,000, `files` to at most 20, `seconds` to at most 1.
+        limited: Configurations under which a fetch is limited: `bytes` to at most 100,000, `files` to at most 20, `seconds` to at most 0.2.
         honours: What this resource can do that most cannot: `url` (fetch an input), `destination` (upload an output), `container`.
         absurd: Values that it must refuse, by the field of `intercede.core.Resources`, and as `executable` a resident program that it
             lacks. A field it cannot judge is left out.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -35,11 +34,10 @@ from intercede.core import (
 
 from ._bench import Bench, Rules
 from ._payload import PAYLOAD
+from ._status import ID_FORM
 from ._verdict import not_observed, rule
 
 __all__ = ["SubmitRules"]
-
-_ID: Final = re.compile(r"[A-Za-z0-9._:@+-]+(/[A-Za-z0-9._:@+-]+){2,3}")
 
 #: What has come to harm on its way through a shell, a submit file or a template.
 AWKWARD: Final = (
@@ -159,7 +157,7 @@ class SubmitRules(Rules):
         for handle in submission.handles:
             resource, own, copy, *_ = handle.id.split("/")
             assert (resource, own, copy) == (handle.resource, submission.id, str(handle.copy))
-            assert _ID.fullmatch(handle.id) and len(handle.id) <= 255
+            assert ID_FORM.fullmatch(handle.id) and len(handle.id) <= 255
             assert abs(handle.submitted_at - before) < timedelta(hours=1)
 
     @rule("S1")

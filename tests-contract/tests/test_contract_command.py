@@ -1,0 +1,145 @@
+"""`intercede-contract RESOURCE.toml`: the suite with no code at all."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from intercede.contract import LocalProbe, Resource
+from intercede.core import ConfigurationError
+
+FAKE = """
+seconds = 0.05
+clock = 100.0
+
+[config]
+type = "fake"
+site = "command"
+speed = 100.0
+
+[absurd]
+queue = "nowhere"
+"""
+
+LOCAL = """
+seconds = 0.3
+other_process = true
+probe = "local:{root}"
+
+[config]
+transport = "local"
+root = "{root}"
+
+[config.scheduler]
+type = "direct"
+slots = 100
+"""
+
+
+def command(*arguments: str | Path) -> list[str]:
+    program = "import sys; from intercede.contract import main; sys.exit(main())"
+    return [sys.executable, "-c", program, *map(str, arguments)]
+
+
+def run(
+    folder: Path, text: str, *options: str, lines: str = ""
+) -> subprocess.CompletedProcess[str]:
+    description = folder / "resource.toml"
+    description.write_text(text + lines)
+    return subprocess.run(
+        command("resource.toml", *options),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_it_runs_the_suite_and_shows_the_table(tmp_path: Path) -> None:
+    done = run(tmp_path, FAKE, "-q", "-k", "StatusRules or exit or tag")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert "contract: rule by verdict" in done.stdout
+    assert "\nS7  " in done.stdout
+
+
+def test_it_exits_with_1_if_a_rule_is_broken(tmp_path: Path) -> None:
+    lie = '\n[[config.faults]]\noperation = "kill"\nkind = "item"\ntimes = 0\ncode = "failed"\n'
+    done = run(tmp_path, FAKE, "-q", "-k", "killing_twice", lines=lie)
+    assert done.returncode == 1, done.stdout
+    assert "K2  failed" in done.stdout
+
+
+def test_it_takes_nothing_from_the_project_it_is_called_in(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("raise RuntimeError('not yours')")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
+    done = run(tmp_path, FAKE, "-q", "-k", "closing_twice")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_leaves_nothing_beside_the_description(tmp_path: Path) -> None:
+    run(tmp_path, FAKE, "-q", "-k", "closing_twice")
+    assert [path.name for path in tmp_path.iterdir()] == ["resource.toml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seconds = 1", "config: missing"),
+        ("[config]\n[confi]\n", "confi: no such key"),
+        ("x = ", "cannot be read"),
+        ('probe = "nowhere:thing"\n[config]\n', "probe: it cannot be imported"),
+    ],
+)
+def test_a_description_that_makes_no_sense_exits_with_4(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    done = run(tmp_path, text)
+    assert done.returncode == 4
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_usage_exits_with_4_and_help_with_0(tmp_path: Path) -> None:
+    usage = [
+        subprocess.run(command(*words), capture_output=True, text=True, timeout=60, check=False)
+        for words in ([], ["-q"], ["--help"])
+    ]
+    assert [done.returncode for done in usage] == [4, 4, 0]
+    assert all("usage: intercede-contract" in done.stdout + done.stderr for done in usage)
+
+
+def test_an_interrupted_run_leaves_no_job_behind(tmp_path: Path) -> None:
+    root = tmp_path / "sandboxes"
+    description = tmp_path / "resource.toml"
+    description.write_text(LOCAL.format(root=root))
+    with subprocess.Popen(
+        command(description, "-q", "-k", "test_twenty_jobs or live_on or are_told_apart"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(root.glob("*/*/start")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert list(root.glob("*/*/start")), "no job was started"
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(60) == pytest.ExitCode.INTERRUPTED
+    assert list(root.glob("*/*/work")) == []
+
+
+def test_a_description_names_the_probe_of_this_machine(tmp_path: Path) -> None:
+    description = tmp_path / "resource.toml"
+    description.write_text(LOCAL.format(root=tmp_path / "sandboxes"))
+    resource = Resource.from_toml(description)
+    assert isinstance(resource.probe, LocalProbe)
+    assert resource.config["scheduler"] == {"type": "direct", "slots": 100}
+
+
+def test_a_description_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError):
+        Resource.from_toml(tmp_path / "absent.toml")
