@@ -3,7 +3,7 @@
 #
 #   analyse.sh --title TEXT --events N
 #
-# Reads calibration.csv and cuts/energy.txt beside it, and SEED from the environment.
+# Reads calibration.txt and cuts/energy.txt beside it, and SEED from the environment.
 # Writes histogram.csv and plots/histogram.txt; the summary goes to stdout.
 set -eu
 
@@ -17,7 +17,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-scale=$(awk -F, '$1 == "scale" { print $2 }' calibration.csv)
+scale=$(awk -F, '$1 == "scale" { print $2 }' calibration.txt)
 cut=$(cat cuts/energy.txt)
 
 awk -v seed="$SEED" -v events="$events" -v scale="$scale" -v cut="$cut" '

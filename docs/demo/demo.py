@@ -48,7 +48,7 @@ async def main(results: Path) -> None:
         executable=str(HERE / "analyse.sh"),
         arguments=["--title", "my first analysis", "--events", "5000"],
         inputs=[
-            FileRef("calibration.csv", source=str(HERE / "inputs/calibration.csv")),
+            FileRef("calibration.txt", source=str(HERE / "inputs/calibration.txt")),
             FileRef("cuts", source=str(HERE / "inputs/cuts")),
         ],
         outputs=OutputSpec(["*.csv", "plots/"]),

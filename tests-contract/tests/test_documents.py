@@ -130,7 +130,7 @@ def test_the_plugin_in_the_documentation_does_what_it_says(place: Path) -> None:
 
 
 def test_the_programs_pass_mypy_strict(place: Path) -> None:
-    files = []
+    files: list[Path] = []
     for number, block in enumerate(_blocks("python")):
         path = place / (block.title or f"program_{number}.py")
         path.write_text(block.text, encoding="utf-8")

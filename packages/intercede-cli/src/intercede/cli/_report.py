@@ -40,7 +40,9 @@ def ending_text(details: JobDetails) -> str:
         text += f", signal {details.signal}"
     elif details.exit_code:
         text += f", exit code {details.exit_code}"
-    return f"{text} ({details.reason})" if details.reason else text
+    if not details.reason or details.reason in text:
+        return text
+    return f"{text} ({details.reason})"
 
 
 def directory_of(output: JobOutput) -> str:
