@@ -39,6 +39,11 @@ class FakeFaults:
     ) -> AbstractAsyncContextManager[JobBackend]:
         return faulty(config, operation="submit", kind="lost-after-effect", times=1)
 
+    def lost_after_staging(
+        self, config: Mapping[str, object]
+    ) -> AbstractAsyncContextManager[JobBackend]:
+        return faulty(config, operation="submit", kind="staged-only")
+
     def output_cut(
         self, config: Mapping[str, object], handle: JobHandle
     ) -> AbstractAsyncContextManager[JobBackend]:

@@ -68,6 +68,25 @@ class ForgetfulTransport(LocalTransport):
         self.staged = stdin is not None
 
 
+class DyingTransport(LocalTransport):
+    """Carries nothing any more once something was staged."""
+
+    dead = False
+
+    async def run(self, command: Command) -> CommandResult:
+        if self.dead:
+            raise ConnectionLost("it broke", may_have_run=False)
+        return await super().run(command)
+
+    @asynccontextmanager
+    async def stream(
+        self, command: Command, stdin: AsyncIterable[bytes] | None = None
+    ) -> AsyncIterator[Process]:
+        async with super().stream(command, stdin) as process:
+            yield process
+        self.dead = True
+
+
 class CuttingTransport(LocalTransport):
     """Ends every stream of output early."""
 
@@ -160,6 +179,11 @@ class LocalFaults:
         self, config: Mapping[str, Any]
     ) -> AbstractAsyncContextManager[JobBackend]:
         return composed(config, ForgetfulTransport())
+
+    def lost_after_staging(
+        self, config: Mapping[str, Any]
+    ) -> AbstractAsyncContextManager[JobBackend]:
+        return composed(config, DyingTransport())
 
     def output_cut(
         self, config: Mapping[str, Any], handle: JobHandle

@@ -46,6 +46,7 @@ from . import plugin
 from ._payload import PAYLOAD
 from ._probe import Probe
 from ._resource import Faults, Resource
+from ._rules import RULES
 from ._verdict import RULES_ATTRIBUTE, not_observed, not_offered
 
 __all__ = ["Bench", "Rules", "bench_at"]
@@ -420,6 +421,7 @@ class Rules:
         properties.append((plugin.RESOURCE_PROPERTY, type(self).__name__))
         for name in getattr(request.function, RULES_ATTRIBUTE, ()):
             properties.append((plugin.RULE_PROPERTY, name))
+            request.node.add_report_section("call", "contract rule", f"{name}: {RULES[name]}")
 
     @pytest_asyncio.fixture(loop_scope="function")
     async def bench(self, tmp_path: Path) -> AsyncIterator[Bench]:

@@ -64,6 +64,12 @@ class Faults(Protocol):
         """A submit arrives, and its answer does not come back: the connection breaks once."""
         ...
 
+    def lost_after_staging(
+        self, config: Mapping[str, object]
+    ) -> AbstractAsyncContextManager[JobBackend]:
+        """The connection breaks for good when a submit has staged its files and submitted nothing."""
+        ...
+
     def output_cut(
         self, config: Mapping[str, object], handle: JobHandle
     ) -> AbstractAsyncContextManager[JobBackend]:

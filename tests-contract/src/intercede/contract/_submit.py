@@ -16,6 +16,7 @@ import pytest
 from intercede.core import (
     CopyVars,
     Discoverable,
+    FailureCode,
     FileRef,
     InterCEdeError,
     JobHandle,
@@ -537,6 +538,22 @@ print(json.dumps(ids))
         await bench.start()
         other = await bench.renamed()
         assert await other.finder.find(bench.tag) == ()
+
+    @rule("S7")
+    async def test_find_returns_what_was_staged_and_never_submitted(self, bench: Bench) -> None:
+        finder = bench.finder
+        spec = bench.spec("sleep", bench.forever)
+        try:
+            async with bench.faults.lost_after_staging(bench.config) as lossy:
+                with pytest.raises(InterCEdeError):
+                    await lossy.submit(spec, 2)
+        except LookupError as lacking:
+            not_observed(f"a connection that breaks after staging ({lacking})")
+        found = await finder.find(bench.tag)
+        bench.adopt(found)
+        assert [handle.copy for handle in found] == [0, 1]
+        seen = await bench.backend.status([handle.id for handle in found])
+        assert {failure.code for failure in seen.failures.values()} <= {FailureCode.NOT_NOW}
 
     # -------------------------------------------------------------- S9
 
