@@ -55,7 +55,7 @@ async def main(results: Path) -> None:
         resources=Resources(cpus=1, wall_time_s=60),
         tag="demo",
     )
-    copies = [CopyVars(environment={"SEED": str(number)}) for number in range(COPIES)]
+    copies = [CopyVars(environment={"SEED": str(seed)}) for seed in range(1, COPIES + 1)]
 
     async with ce:
         # A backend has the abilities that its resource has: ask before you use one.

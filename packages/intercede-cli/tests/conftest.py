@@ -29,6 +29,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: `payload.sh`, and `intercede.toml` with a fake resource that keeps its jobs between commands."""
     place = tmp_path / "here"
     place.mkdir()
+    (tmp_path / "home").mkdir()
     monkeypatch.chdir(place)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("INTERCEDE_CONFIG", raising=False)

@@ -5,8 +5,10 @@ The configuration comes through a FIFO: once the command has read it, it is know
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import select
 import signal
 import subprocess
@@ -133,6 +135,27 @@ def test_a_second_ctrl_c_during_run_leaves_at_once_and_names_what_is_left(
     assert err.startswith(b"intercede: left: 2 copies; end them with: intercede kill fake/")
     assert err.count(b"fake/") == 2
     assert err.count(b"\n") == 1
+
+
+def test_ctrl_c_gives_the_terminal_its_cursor_back(start: Starter) -> None:
+    ours, theirs = pty.openpty()
+    words = ["run", *FAKE, "--copies", "2", "--", "payload.sh", "sleep", "100000000"]
+    process = start(words, stdout=theirs, stderr=theirs, TERM="xterm-256color")
+    os.close(theirs)
+    shown = b""
+    while b"2 running" not in shown:
+        shown += os.read(ours, 4096)
+
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # EIO: the other side is closed
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    os.close(ours)
+
+    assert process.wait(timeout=30) == 130
+    assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") > 0
+    assert b"interrupted: killing 2 copies" in shown
+    assert b"Traceback" not in shown
 
 
 @pytest.mark.parametrize("command", ["run", "submit"])

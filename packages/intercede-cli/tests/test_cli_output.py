@@ -252,3 +252,21 @@ def test_every_command_has_help(intercede: Run, command: list[str]) -> None:
 def test_traceback_is_for_developers(intercede: Run) -> None:
     with pytest.raises(ValueError, match="no resource"):
         intercede("status", "--traceback", "nowhere/a/0")
+
+
+def test_a_plugin_that_shadows_a_built_in_is_one_line_of_warning(
+    start: Starter, tmp_path: Path
+) -> None:
+    outsider = tmp_path / "outsider-1.0.dist-info"
+    outsider.mkdir()
+    (outsider / "METADATA").write_text("Metadata-Version: 2.1\nName: outsider\nVersion: 1.0\n")
+    (outsider / "entry_points.txt").write_text(
+        "[intercede.backends]\nfake = intercede.fake:backend\n"
+    )
+
+    code, out, err = _ended(start(["status", "fake/a/0"], PYTHONPATH=str(tmp_path)))
+
+    assert code == 1
+    assert b"no-such-job" in out
+    assert err.startswith(b"intercede: warning: backends.fake: outsider 1.0")
+    assert err.count(b"\n") == 1
