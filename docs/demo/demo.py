@@ -72,8 +72,7 @@ async def main(results: Path) -> None:
         outputs = await ce.fetch_output(ids, results)
         (await ce.purge(ids)).raise_for_failures()
 
-    show(details, outputs)
-    console.print(f"\n{COPIES} copies; what they made is in {results}/{submission.id}")
+    show(results / submission.id, details, outputs)
     if not all(job.status is JobStatus.SUCCESSFUL for job in details.values()):
         sys.exit("not all of them were successful")
 
@@ -96,11 +95,13 @@ async def watch(ce: Monitor, ids: Sequence[JobID]) -> None:
             await anyio.sleep(0.2)
 
 
-def show(details: Mapping[JobID, JobDetails], outputs: Mapping[JobID, JobOutput]) -> None:
-    table = Table("copy", "status", "exit", "files", "where", box=None)
+def show(
+    place: Path, details: Mapping[JobID, JobDetails], outputs: Mapping[JobID, JobOutput]
+) -> None:
+    table = Table("copy", "status", "exit", "files", "where", title=f"in {place}/", box=None)
     for copy, (job, ended) in enumerate(details.items()):
         output = outputs[job]
-        where = "" if output.stdout is None else str(output.stdout.parent)
+        where = "" if output.stdout is None else f"{output.stdout.parent.relative_to(place)}/"
         files = ", ".join(sorted(output.files))
         table.add_row(str(copy), ended.status, str(ended.exit_code), files, where)
     console.print(table)
