@@ -9,6 +9,7 @@ What comes back is cut into frames by a random word, so that neither a noisy pro
 
 from __future__ import annotations
 
+import re
 import secrets
 import shlex
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ _FIRST_STAGE = (
     ' eval "$(take {size:012d})"'
 )
 _FIRST_STAGE_SIZE = len(_FIRST_STAGE.replace("{size:012d}", "0" * 12))
+
+#: The exit code at the end of a frame; an answer that was cut may lack it.
+_CODE = re.compile("[0-9]{1,3}")
 
 #: What every script begins with: nothing of the account's profile may change what the tools do.
 _PRELUDE = """\
@@ -84,6 +88,11 @@ def quote_pattern(pattern: str) -> str:
 def _quote_bracket(content: str) -> str:
     negated = content.startswith("!")
     body = content[1:] if negated else content
+    if not negated and body.startswith("^") and body[1:2] != "-":
+        # In first place some shells (BusyBox) take it for "!", quoted or not.
+        body = body[1:] + "^"
+    if body == "^":
+        return quote("^") if not negated else "[!'^']"
     # Within brackets only "-" and a leading "!" keep their meaning; the rest is quoted one by one.
     quoted = "".join("-" if char == "-" else quote(char) for char in body)
     return f"[{'!' if negated else ''}{quoted}]"
@@ -166,11 +175,13 @@ class Script:
         pieces = answer.split(b"\n" + self.nonce.encode() + b" ")
         output = b""
         for piece in pieces[1:]:
-            head, _, body = piece.partition(b"\n")
+            head, whole, body = piece.partition(b"\n")
+            if not whole:
+                continue  # the answer was cut here
             words = head.decode("ascii", "replace").split(" ")
             if words[0] == "begin":
                 output = body
-            elif words[0] == "end":
+            elif words[0] == "end" and len(words) == 3 and _CODE.fullmatch(words[2]):
                 results[words[1]] = CommandResult(int(words[2]), output, body)
             elif words[0] == "say":
                 lines.extend(body.decode("utf-8", "surrogateescape").splitlines())

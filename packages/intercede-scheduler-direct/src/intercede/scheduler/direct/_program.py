@@ -245,12 +245,16 @@ probe)
   echo "host $host"
   ;;
 submit) # SUBMISSION MARK RUNNER WALL LIMIT RANGES
-  mkdir -p "$d/slots" "$d/queue" "$d/active" "$d/next" && echo "$5" > "$d/limit.$1" && mv "$d/limit.$1" "$d/limit" || exit 1
-  if [ ! -e "$d/queue/$1" ] && [ ! -e "$d/active/$1" ]; then
-    printf '%s\n' "$2" "$3" "$4" "$6" > "$d/queue.$1" && mv "$d/queue.$1" "$d/queue/$1" || { rm -f "$d/queue.$1"; exit 1; }
+  if mkdir -p "$d/slots" "$d/queue" "$d/active" "$d/next" \
+      && echo "$5" > "$d/limit.$1" && mv "$d/limit.$1" "$d/limit" \
+      && { [ -e "$d/queue/$1" ] || [ -e "$d/active/$1" ] \
+        || { printf '%s\n' "$2" "$3" "$4" "$6" > "$d/queue.$1" && mv "$d/queue.$1" "$d/queue/$1"; }; }
+  then
+    wake
+    echo "queued $1"
+  else
+    rm -f "$d/limit.$1" "$d/queue.$1"
   fi
-  wake
-  echo "queued $1"
   ;;
 status) # lines: SUBMISSION COPY
   waits= orphans=

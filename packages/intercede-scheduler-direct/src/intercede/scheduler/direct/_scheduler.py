@@ -149,10 +149,9 @@ class DirectScheduler:
 
     def parse_submit(self, batch: StagedBatch, results: Results) -> Mapping[int, str | Failure]:
         """All copies, or none: they are queued as one."""
-        result = results[0]
-        if result.returncode == 0 and ["queued", batch.submission] in _lines(results):
+        if ["queued", batch.submission] in _lines(results):
             return {copy: f"{batch.submission}.{copy}" for copy in batch.copies}
-        said = result.stderr.decode(errors="replace").strip()
+        said = results[0].stderr.decode(errors="replace").strip()
         failure = Failure(FailureCode.REFUSED, f"could not be queued: {said}")
         return dict.fromkeys(batch.copies, failure)
 

@@ -1,0 +1,179 @@
+"""The runner: what it does with a payload, and what it writes down."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from intercede.core import FileRef, SubmissionSpec
+from intercede.toolkit import copy_variables, parse_exit, runner_script
+
+SHELLS = [["dash"], ["bash"], ["busybox", "sh"]]
+
+
+def prepare(tmp_path: Path, spec: SubmissionSpec) -> Path:
+    """A sandbox with one copy, in a directory whose name needs quoting."""
+    directory = tmp_path / 'it\'s a "sandbox" $HOME'
+    (directory / "0" / "work").mkdir(parents=True)
+    (directory / "inputs").mkdir()
+    for ref in spec.inputs:
+        assert ref.content is not None
+        (directory / "inputs" / ref.name).write_bytes(ref.content)
+    (directory / "runner").write_bytes(
+        runner_script(spec, directory=str(directory), submission="s1")
+    )
+    return directory
+
+
+def run(directory: Path, shell: list[str], copy: str = "0") -> int:
+    return subprocess.run([*shell, str(directory / "runner"), copy], check=False).returncode
+
+
+def payload(text: str, *inputs: FileRef, **environment: str) -> SubmissionSpec:
+    return SubmissionSpec(
+        "/bin/sh",
+        resident=True,
+        arguments=["-c", text],
+        inputs=inputs,
+        environment=environment,
+    )
+
+
+@pytest.fixture(params=SHELLS, ids="-".join)
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    shell: list[str] = request.param
+    return shell
+
+
+def test_it_runs_the_payload_in_its_work_directory_with_its_environment(
+    tmp_path: Path, shell: list[str]
+) -> None:
+    directory = prepare(
+        tmp_path,
+        payload(
+            'cat data; echo "$A $B $INTERCEDE_COPY $INTERCEDE_JOB"; pwd >&2',
+            FileRef("data", content=b"1\n"),
+            A="a",
+            B="b",
+        ),
+    )
+    (directory / "0" / "vars").write_bytes(copy_variables({"B": "of the copy", "UID": "x"}))
+    assert run(directory, shell) == 0
+    assert (directory / "0" / "stdout").read_text() == "1\na of the copy 0 s1.0;\n"
+    assert (directory / "0" / "stderr").read_text() == f"{directory}/0/work\n"
+    record = parse_exit((directory / "0" / "exit").read_text())
+    assert record is not None
+    assert (record.code, record.signal, record.cancelled, record.limit) == (0, None, False, None)
+    assert record.node == os.uname().nodename
+
+
+def test_a_copy_starts_once(tmp_path: Path, shell: list[str]) -> None:
+    directory = prepare(tmp_path, payload("echo ran >> ../ran"))
+    run(directory, shell)
+    assert run(directory, shell) == 75
+    assert (directory / "0" / "ran").read_text() == "ran\n"
+
+
+def test_a_copy_that_was_cancelled_does_not_start(tmp_path: Path, shell: list[str]) -> None:
+    directory = prepare(tmp_path, payload("echo ran > ../ran"))
+    (directory / "0" / "cancel").touch()
+    run(directory, shell)
+    assert not (directory / "0" / "ran").exists()
+    assert not (directory / "0" / "exit").exists()
+
+
+@pytest.mark.parametrize("copy", ["", "x", "../0", "0x", "-1", "7"])
+def test_a_copy_that_does_not_exist_is_refused(tmp_path: Path, shell: list[str], copy: str) -> None:
+    directory = prepare(tmp_path, payload("true"))
+    assert run(directory, shell, copy) in (64, 71, 2)
+    assert not (directory / "0" / "exit").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "signal"),
+    [
+        ("exit 0", 0, None),
+        ("exit 1", 1, None),
+        ("exit 126", 126, None),
+        ("exit 128", 128, None),
+        ("exit 129", 129, None),
+        ("exit 137", 137, None),
+        ("exit 143", 143, None),
+        ("exit 255", 255, None),
+        ("kill -1 $$", 129, 1),
+        ("kill -6 $$", 134, 6),
+        ("kill -9 $$", 137, 9),
+        ("kill -15 $$", 143, 15),
+        ("kill -10 $$", 138, 10),
+    ],
+)
+def test_an_exit_code_is_told_from_a_signal(
+    tmp_path: Path, shell: list[str], text: str, code: int, signal: int | None
+) -> None:
+    directory = prepare(tmp_path, payload(text))
+    run(directory, shell)
+    record = parse_exit((directory / "0" / "exit").read_text())
+    assert record is not None
+    assert (record.code, record.signal) == (code, signal)
+
+
+def test_a_signal_to_the_runner_does_not_lose_the_record(tmp_path: Path, shell: list[str]) -> None:
+    directory = prepare(tmp_path, payload("kill -TERM $PPID; kill -HUP $PPID; sleep 0.2; exit 9"))
+    run(directory, shell)
+    record = parse_exit((directory / "0" / "exit").read_text())
+    assert record is not None
+    assert record.code == 9
+
+
+def test_marks_of_our_kill_and_of_a_limit_are_in_the_record(
+    tmp_path: Path, shell: list[str]
+) -> None:
+    directory = prepare(tmp_path, payload(": > ../cancel; : > ../limit; exit 0"))
+    run(directory, shell)
+    record = parse_exit((directory / "0" / "exit").read_text())
+    assert record is not None
+    assert record.cancelled
+    assert record.limit == "wall-time"
+
+
+def test_the_payload_inherits_no_descriptor(tmp_path: Path, shell: list[str]) -> None:
+    directory = prepare(tmp_path, payload("ls /proc/self/fd"))
+    holder = ["sh", "-c", 'exec 9>"$1"; shift; exec "$@"', "sh", str(tmp_path / "lock")]
+    subprocess.run([*holder, *shell, str(directory / "runner"), "0"], check=True)
+    held = (directory / "0" / "stdout").read_text().split()
+    assert "9" not in held
+
+
+def test_what_the_runner_makes_is_private(tmp_path: Path, shell: list[str]) -> None:
+    directory = prepare(tmp_path, payload(": > file; mkdir d"))
+    run(directory, shell)
+    for path in (directory / "0").rglob("*"):
+        if path.name != "work":
+            assert path.stat().st_mode & 0o077 == 0, path
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_a_record_or_none(text: str) -> None:
+    parse_exit(text)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["code", "signal", "cancelled", "limit", "began", "ended", "node"]),
+        st.one_of(st.integers().map(str), st.text(max_size=9), st.sampled_from(["-", "yes", "²"])),
+    )
+)
+def test_any_fields_are_a_record_or_none(fields: dict[str, str]) -> None:
+    record = parse_exit(" ".join(f"{k}={v}" for k, v in fields.items()) + " end")
+    if record is not None:
+        assert 0 <= record.code <= 255
+
+
+def test_a_record_that_is_cut_is_none() -> None:
+    line = "code=0 signal=- cancelled=- limit=- began=1795321975 ended=1795321975 node=n end"
+    assert parse_exit(line) is not None
+    for cut in range(len(line)):
+        assert parse_exit(line[:cut]) is None
