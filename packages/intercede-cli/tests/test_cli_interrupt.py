@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -132,7 +133,7 @@ def test_a_second_ctrl_c_during_run_leaves_at_once_and_names_what_is_left(
 
     _, err = _interrupted(process)
 
-    assert err.startswith(b"intercede: left: 2 copies; end them with: intercede kill fake/")
+    assert err.startswith(b"intercede: left: 2 copies; end them with intercede kill")
     assert err.count(b"fake/") == 2
     assert err.count(b"\n") == 1
 
@@ -156,6 +157,22 @@ def test_ctrl_c_gives_the_terminal_its_cursor_back(start: Starter) -> None:
     assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") >= 0
     assert b"interrupted: killing 2 copies" in shown
     assert b"Traceback" not in shown
+
+
+@pytest.mark.parametrize("operation", ["kill", "purge"])
+def test_what_ctrl_c_could_not_end_is_named(start: Starter, here: Path, operation: str) -> None:
+    (here / "intercede.toml").write_text(
+        '[resources.fake]\ntype = "fake"\n'
+        f'faults = [{{operation = "{operation}", kind = "item", copies = [1], code = "refused"}}]\n'
+    )
+    words = ["run", *FAKE, "--copies", "2", "--", "payload.sh", "sleep", "100000000"]
+    process = start(words)
+    _read_until(process, b"2 running\n")
+
+    _, err = _interrupted(process)
+
+    (left,) = re.findall(rb"left: 1 copies; .*: (\S+)\n", err)
+    assert left.split(b"/")[2] == b"1"
 
 
 @pytest.mark.parametrize("command", ["run", "submit"])

@@ -18,11 +18,14 @@ from typing import Final
 import anyio
 
 from intercede.core import (
+    BulkResult,
     Cancellable,
+    Failure,
     FailureCode,
     FileRef,
     JobBackend,
     JobID,
+    OpOutcome,
     OutputSpec,
     Purgeable,
     Resources,
@@ -119,7 +122,9 @@ async def end(ce: JobBackend, ids: Sequence[JobID], screen: Screen) -> None:
     finally:
         if left:
             shown = " ".join(map(shlex.quote, left))
-            screen.note(f"left: {len(left)} copies; end them with: intercede kill {shown}")
+            screen.note(
+                f"left: {len(left)} copies; end them with intercede kill, then intercede purge: {shown}"
+            )
 
 
 async def _ended(ce: JobBackend, ids: Sequence[JobID]) -> list[JobID]:
@@ -127,22 +132,28 @@ async def _ended(ce: JobBackend, ids: Sequence[JobID]) -> list[JobID]:
     if not isinstance(ce, Cancellable):
         return list(ids)
     killed = await ce.kill(ids)
-    left = [
-        job
-        for job, failure in killed.failures.items()
-        if failure.code is not FailureCode.NO_SUCH_JOB
-    ]
+    left = _still_there(killed)
     if not isinstance(ce, Purgeable):
         return left
     waiting = [job for job in killed if job not in killed.failures]
     with anyio.move_on_after(_PURGE_PATIENCE_S):
         while waiting:
             purged = await ce.purge(waiting)
-            waiting = [
-                job
-                for job, failure in purged.failures.items()
-                if failure.code in (FailureCode.NOT_FINISHED, FailureCode.NOT_NOW)
-            ]
+            waiting = [job for job in waiting if _may_go(purged.failures.get(job))]
+            left += [job for job in _still_there(purged) if job not in waiting]
             if waiting:
                 await anyio.sleep(_PURGE_PAUSE_S)
     return left + waiting
+
+
+def _still_there(outcomes: BulkResult[OpOutcome]) -> list[JobID]:
+    return [
+        job
+        for job, failure in outcomes.failures.items()
+        if failure.code is not FailureCode.NO_SUCH_JOB
+    ]
+
+
+def _may_go(failure: Failure | None) -> bool:
+    """A purge that failed so may succeed in a moment: the scheduler is still ending the job."""
+    return failure is not None and failure.code in (FailureCode.NOT_FINISHED, FailureCode.NOT_NOW)
