@@ -14,6 +14,7 @@ from intercede.core import (
     OperationTimeout,
     ResourceError,
     Transport,
+    Unreachable,
     registry,
 )
 from intercede.transport.local import LocalTransport
@@ -78,6 +79,14 @@ async def test_commands_start_in_the_home_directory(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert (await transport.run(Command(["pwd"]))).stdout.decode().strip() == str(tmp_path)
+
+
+async def test_a_home_directory_that_is_not_there_is_told(
+    transport: LocalTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/no/such/home")
+    with pytest.raises(Unreachable, match="'/no/such/home' is not there; set HOME"):
+        await transport.run(Command(["true"]))
 
 
 async def test_a_command_that_takes_too_long_is_ended_with_its_children(

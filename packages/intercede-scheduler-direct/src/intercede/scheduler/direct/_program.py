@@ -252,6 +252,8 @@ submit) # SUBMISSION MARK RUNNER WALL LIMIT RANGES
   then
     wake
     echo "queued $1"
+    # Of submissions that were purged since, nothing else would take this away.
+    for q in "$d"/active/*; do [ -d "${q##*/}" ] || rm -f "$q" "$d/next/${q##*/}"; done
   else
     rm -f "$d/limit.$1" "$d/queue.$1"
   fi

@@ -26,6 +26,7 @@ from intercede.core import (
     OperationTimeout,
     Process,
     ResourceError,
+    Unreachable,
 )
 from intercede.toolkit import Lifetime
 
@@ -100,6 +101,10 @@ class LocalTransport:
                     command.argv, cwd=Path.home(), start_new_session=True
                 )
         except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
+            if not Path.home().is_dir():
+                raise Unreachable(
+                    f"the home directory {str(Path.home())!r} is not there", remedy="set HOME"
+                ) from None
             yield _NeverStarted(f"{command.argv[0]}: {error.strerror}\n".encode())
             return
         process = _Running(child, min(command.max_output, _STDERR_KEPT))

@@ -1,0 +1,243 @@
+"""The stream of a fetch, without a host: cut anywhere, forged, mixed up."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from intercede.backend.batch._fetching import Fetching, missing_members
+from intercede.core import (
+    FailureCode,
+    JobOutput,
+    OutputSpec,
+    ResourceError,
+    SubmissionSpec,
+    to_json,
+)
+from intercede.toolkit import TAR_END, Limits, TarKind, tar_header, tar_padding
+
+NONCE = "0123456789abcdef"
+WORD = f"\n{NONCE} ".encode()
+SPEC = SubmissionSpec("true", resident=True, outputs=OutputSpec(["a", "b"]))
+
+
+def preface(*lines: str) -> bytes:
+    return WORD + b"say\n" + "".join(f"{line}\n" for line in lines).encode()
+
+
+def file(name: str, content: bytes) -> bytes:
+    return tar_header(name, len(content), mode=0o600) + content + tar_padding(len(content))
+
+
+def end_of(job: str) -> bytes:
+    return tar_header(job, 0, mode=0o700, kind=TarKind.DIRECTORY)
+
+
+def archive(*members: bytes) -> bytes:
+    return WORD + b"tar\n" + b"".join(members) + TAR_END + bytes(10240)
+
+
+def finish(words: str = "code 0") -> bytes:
+    return WORD + b"tar-ended\n" + words.encode() + WORD + b"ended\n"
+
+
+READY = preface(f"meta s {to_json(SPEC)}", "ready s/0", "ready s/1")
+STREAM = (
+    b"Welcome to login1\n"
+    + READY
+    + archive(
+        file("s/0/stdout", b"out"),
+        file("s/0/work/a", b"1" * 700),
+        end_of("s/0"),
+        file("s/1/work/b", b"2"),
+        end_of("s/1"),
+    )
+    + finish()
+)
+
+
+def receive(stream: bytes, dest: Path, size: int = 10**6) -> Fetching:
+    fetching = Fetching(NONCE, dest, Limits())
+    for start in range(0, len(stream), size):
+        fetching.feed(stream[start : start + size])
+    fetching.finish()
+    fetching.finish()
+    return fetching
+
+
+def debris(dest: Path) -> list[Path]:
+    return list(dest.glob(".intercede-*")) if dest.exists() else []
+
+
+@pytest.mark.parametrize("size", [1, 7, 512, 10**6])
+def test_a_whole_stream_brings_every_job_however_it_is_cut_into_chunks(
+    tmp_path: Path, size: int
+) -> None:
+    outputs = receive(STREAM, tmp_path, size).outputs
+    assert set(outputs) == {"s/0", "s/1"}
+    assert outputs["s/0"].failure is outputs["s/1"].failure is None
+    assert outputs["s/0"].stdout is not None
+    assert outputs["s/0"].stdout.read_bytes() == b"out"
+    assert outputs["s/0"].files["a"].read_bytes() == b"1" * 700
+    assert (outputs["s/0"].missing, outputs["s/1"].missing) == (("b",), ("a",))
+
+
+def test_a_stream_cut_anywhere_gives_whole_jobs_or_none(tmp_path: Path) -> None:
+    whole = receive(STREAM, tmp_path / "whole").outputs
+    for cut in range(0, len(STREAM), 61):
+        dest = tmp_path / str(cut)
+        fetching = receive(STREAM[:cut], dest)
+        for job, output in fetching.outputs.items():
+            if output.failure is None:
+                assert set(output.files) == set(whole[job].files)
+                assert (dest / job).is_dir()
+            else:
+                assert output.failure.code is FailureCode.NOT_NOW
+                assert not (dest / job).exists()
+        assert not debris(dest)
+
+
+def test_a_stream_without_a_beginning_is_an_error_with_its_words(tmp_path: Path) -> None:
+    fetching = receive(b"bash: eval: not found", tmp_path)
+    with pytest.raises(ResourceError, match="no beginning") as caught:
+        _ = fetching.preface
+    assert caught.value.said == "bash: eval: not found"
+
+
+def test_what_is_not_ready_is_told_apart(tmp_path: Path) -> None:
+    fetching = receive(preface("unended s/0", "absent s/1") + WORD + b"ended\n", tmp_path)
+    assert fetching.preface.unended == {"s/0"}
+    assert fetching.preface.absent == {"s/1"}
+    assert fetching.outputs == {}
+
+
+def test_garbage_in_the_archive_fails_what_was_not_complete(tmp_path: Path) -> None:
+    stream = READY + WORD + b"tar\n" + file("s/0/stdout", b"1") + end_of("s/0")
+    first = Fetching(NONCE, tmp_path, Limits())
+    first.feed(stream)
+    first.feed(b"x" * 2000 + finish())
+    first.finish()
+    assert first.outputs["s/0"].failure is None
+    failure = first.outputs["s/1"].failure
+    assert failure is not None
+    assert "not readable" in failure.message
+    assert not debris(tmp_path)
+
+
+def test_jobs_that_were_not_announced_are_not_written(tmp_path: Path) -> None:
+    members = [
+        file("t/0/work/a", b"1"),
+        end_of("t/0"),
+        file("../evil", b"1"),
+        file("/evil", b"1"),
+        file("s/0/../../evil", b"1"),
+        file("s/0/work/a", b"1"),
+        end_of("s/0"),
+        file("s/0/work/late", b"1"),
+        end_of("s/1"),
+    ]
+    outputs = receive(READY + archive(*members) + finish(), tmp_path).outputs
+    assert set(outputs) == {"s/0", "s/1"}
+    assert sorted(outputs["s/0"].files) == ["a"]
+    assert outputs["s/0"].failure is not None
+    assert outputs["s/0"].failure.code is FailureCode.UNSAFE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s"]
+
+
+def test_jobs_that_are_mixed_up_are_not_believed(tmp_path: Path) -> None:
+    members = [file("s/0/work/a", b"1"), file("s/1/work/b", b"2"), end_of("s/0"), end_of("s/1")]
+    outputs = receive(READY + archive(*members) + finish(), tmp_path).outputs
+    failure = outputs["s/0"].failure
+    assert failure is not None
+    assert failure.code is FailureCode.NOT_NOW
+    assert not debris(tmp_path)
+
+
+def test_what_tar_could_not_read_fails_that_job(tmp_path: Path) -> None:
+    words = (
+        "tar: s/1/work/a: Cannot open: Permission denied\ntar: Exiting with failure status\ncode 2"
+    )
+    members = [end_of("s/0"), end_of("s/1")]
+    outputs = receive(READY + archive(*members) + finish(words), tmp_path).outputs
+    assert outputs["s/0"].failure is None
+    failure = outputs["s/1"].failure
+    assert failure is not None
+    assert "Permission denied" in failure.message
+
+
+def test_a_specification_that_was_forged_does_not_keep_the_files_away(tmp_path: Path) -> None:
+    stream = preface("meta s {not json", "ready s/0") + archive(
+        file("s/0/work/a", b"1"), end_of("s/0")
+    )
+    outputs = receive(stream + finish(), tmp_path).outputs
+    assert sorted(outputs["s/0"].files) == ["a"]
+    assert outputs["s/0"].missing == ()
+
+
+def test_a_dest_that_cannot_be_written_fails_each_job_with_its_reason(tmp_path: Path) -> None:
+    dest = tmp_path / "file"
+    dest.write_text("")
+    outputs = receive(STREAM, dest).outputs
+    for output in outputs.values():
+        assert output.failure is not None
+        assert "cannot be written" in output.failure.message
+
+
+def test_an_endless_preface_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("intercede.backend.batch._fetching._PREFACE_MAX", 1000)
+    fetching = Fetching(NONCE, tmp_path, Limits())
+    for _ in range(100):
+        fetching.feed(b"x" * 100)
+    assert len(fetching._before) <= 1100
+    with pytest.raises(ResourceError):
+        _ = fetching.preface
+
+
+@given(st.data())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_stream_with_bytes_changed_never_raises_and_leaves_no_debris(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    stream = bytearray(STREAM)
+    for _ in range(data.draw(st.integers(1, 6))):
+        position = data.draw(st.integers(0, len(stream) - 1))
+        stream[position] = data.draw(st.integers(0, 255))
+    fetching = receive(bytes(stream), tmp_path, data.draw(st.sampled_from([100, 10**6])))
+    for output in fetching.outputs.values():
+        assert isinstance(output, JobOutput)
+    assert not debris(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matched"),
+    [
+        ("a", "a", True),
+        ("*", "a", True),
+        ("*", ".a", False),
+        (".*", ".a", True),
+        ("*", "d/a", False),
+        ("*/a", "d/a", True),
+        ("d/", "d/a", True),
+        ("d/", "d/e/a", True),
+        ("d/", "d", True),
+        ("d/", "e/a", False),
+        ("d?/", "d1/a", True),
+        ("[!a]", "b", True),
+        ("[!a]", "a", False),
+        ("??", "é", True),
+        ("?", "é", False),
+        ("*", "\udcff", True),
+    ],
+)
+def test_what_is_missing_is_told_as_the_host_matches(
+    pattern: str, name: str, matched: bool
+) -> None:
+    spec = SubmissionSpec("true", resident=True, outputs=OutputSpec([pattern]))
+    assert missing_members(spec, {name}) == (() if matched else (pattern,))
+    everything = SubmissionSpec(
+        "true", resident=True, outputs=OutputSpec([pattern], everything=True)
+    )
+    assert missing_members(everything, set()) == ()

@@ -1,0 +1,270 @@
+"""What comes back of a job's files, and what does not."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from intercede.core import (
+    CopyVars,
+    FailureCode,
+    FileRef,
+    JobStatus,
+    OutputMember,
+    OutputSpec,
+    SpecRefused,
+)
+
+
+async def fetch(make_backend: Any, tools: Any, tmp_path: Path, spec: Any, **config: Any) -> Any:
+    """Run one copy and fetch it. Returns its output."""
+    async with make_backend(**config) as ce:
+        ids = tools.ids_of(await ce.submit(spec))
+        await tools.finish(ce, ids)
+        result = await ce.fetch_output(ids, tmp_path / "out")
+        output = result[ids[0]]
+        assert dict(result.failures) == ({ids[0]: output.failure} if output.failure else {})
+        for path in output.files.values():
+            assert path.is_relative_to(tmp_path / "out")
+            assert not path.is_symlink()
+        return output
+
+
+async def test_names_patterns_and_trees_come_back_and_what_is_absent_is_listed(
+    make_backend: Any, tools: Any, tmp_path: Path
+) -> None:
+    text = """
+mkdir -p plots/deep d1 d2 empty
+echo 1 > a.csv; echo 2 > b.csv; echo 3 > .c.csv; echo 4 > plots/deep/x; echo 5 > d1/r; echo 6 > d2/r; echo 7 > other
+"""
+    members = ["*.csv", "plots/", "d?/r", "absent", "no/such/", "d?", "empty/"]
+    output = await fetch(
+        make_backend, tools, tmp_path, tools.script(text, outputs=OutputSpec(members))
+    )
+    assert sorted(output.files) == ["a.csv", "b.csv", "d1/r", "d2/r", "plots/deep/x"]
+    assert output.files["plots/deep/x"].read_text() == "4\n"
+    assert output.missing == ("absent", "no/such/", "d?", "empty/")
+    assert output.failure is None
+
+
+async def test_everything_leaves_out_inputs_and_the_executable(
+    make_backend: Any, tools: Any, tmp_path: Path
+) -> None:
+    program = tmp_path / "[prog]*"
+    program.write_text(
+        "#!/bin/sh\necho more >> 'in[1]'; echo x > made; mkdir -p sub; echo y > sub/prog\n"
+    )
+    spec = type(tools.script(""))(
+        program,
+        inputs=[FileRef("in[1]", content=b"1"), FileRef("tree/leaf", content=b"2")],
+        outputs=OutputSpec(everything=True),
+    )
+    output = await fetch(make_backend, tools, tmp_path, spec)
+    assert sorted(output.files) == ["made", "sub/prog"]
+
+
+async def test_an_input_that_is_asked_for_by_name_comes_back_as_it_is_now(
+    make_backend: Any, tools: Any, tmp_path: Path
+) -> None:
+    spec = tools.script(
+        "echo 2 >> state", inputs=[FileRef("state", content=b"1\n")], outputs=OutputSpec(["state"])
+    )
+    output = await fetch(make_backend, tools, tmp_path, spec)
+    assert output.files["state"].read_text() == "1\n2\n"
+
+
+@pytest.mark.parametrize("outputs", [OutputSpec(everything=True), OutputSpec(["*", "s/", "s/key"])])
+async def test_no_secret_comes_back(
+    make_backend: Any, tools: Any, tmp_path: Path, outputs: OutputSpec
+) -> None:
+    async with make_backend() as ce:
+        copies = [CopyVars(secrets={"token": b"1", "s/key": b"2"})]
+        ids = tools.ids_of(
+            await ce.submit(tools.script("cat token s/key; echo > s/made", outputs=outputs), copies)
+        )
+        await tools.finish(ce, ids)
+        output = (await ce.fetch_output(ids, tmp_path / "out"))[ids[0]]
+    assert output.stdout is not None
+    assert output.stdout.read_text() == "12"
+    assert sorted(output.files) == ["s/made"]
+
+
+async def test_unusual_names_come_back_byte_for_byte(
+    make_backend: Any, tools: Any, tmp_path: Path
+) -> None:
+    names = [
+        "-n",
+        " a b ",
+        "new\nline",
+        "\udcff\udc80",
+        "a'b\"c",
+        "back\\slash",
+        "*",
+        "--help",
+        "\t",
+    ]
+    spec = tools.script(
+        'for f; do printf "%s\\n" "$f" > "./$f"; done', *names, outputs=OutputSpec(everything=True)
+    )
+    output = await fetch(make_backend, tools, tmp_path, spec)
+    assert sorted(output.files) == sorted(names)
+    for name, path in output.files.items():
+        assert path.read_bytes() == os.fsencode(name) + b"\n"
+
+
+async def test_a_long_name_and_a_deep_tree_come_back(
+    make_backend: Any, tools: Any, tmp_path: Path
+) -> None:
+    long, deep = "n" * 200, "/".join(["d" * 60] * 8)
+    spec = tools.script(
+        'echo 1 > "$1"; mkdir -p "$2"; echo 2 > "$2/f"',
+        long,
+        deep,
+        outputs=OutputSpec(["n*", "d*/"]),
+    )
+    output = await fetch(make_backend, tools, tmp_path, spec)
+    assert sorted(output.files) == [f"{deep}/f", long]
+
+
+@pytest.mark.parametrize(
+    ("text", "arrived"),
+    [
+        ("ln -s /etc/passwd x", []),
+        ("ln -s ../../../../etc/passwd x", []),
+        ("mkfifo x", []),
+        ("ln -s x x", []),
+        ("ln -s . x", []),
+        ("ln -s /etc sub; ln -s sub x", []),
+        ("mknod x c 1 3", []),
+    ],
+)
+async def test_what_leads_out_is_refused_alone(
+    make_backend: Any, tools: Any, tmp_path: Path, text: str, arrived: list[str]
+) -> None:
+    if "mknod" in text and os.getuid() != 0:
+        pytest.skip("only root can make a device")
+    spec = tools.script(f"{text}; echo 1 > good", outputs=OutputSpec(["x", "good"]))
+    output = await fetch(make_backend, tools, tmp_path, spec)
+    assert sorted(output.files) == ["good", *arrived]
+    assert output.failure is not None
+    assert output.failure.code is FailureCode.UNSAFE
+    assert "work/x" in output.failure.message
+
+
+async def test_a_file_behind_a_directory_that_is_a_link_is_refused(
+    make_backend: Any, tools: Any, tmp_path: Path
+) -> None:
+    for members in (["etc/passwd"], ["e*/passwd"], ["etc/"], ["etc/default/"]):
+        spec = tools.script("ln -s /etc etc; echo 1 > good", outputs=OutputSpec([*members, "good"]))
+        output = await fetch(make_backend, tools, tmp_path, spec)
+        assert sorted(output.files) == ["good"], members
+        assert output.failure is not None
+        assert output.failure.code is FailureCode.UNSAFE
+
+
+async def test_links_within_become_copies(make_backend: Any, tools: Any, tmp_path: Path) -> None:
+    text = "mkdir d; echo 1 > d/a; ln -s d/a soft; ln d/a hard; ln -s ../d/a d/up"
+    output = await fetch(
+        make_backend, tools, tmp_path, tools.script(text, outputs=OutputSpec(everything=True))
+    )
+    assert sorted(output.files) == ["d/a", "d/up", "hard", "soft"]
+    assert {path.read_text() for path in output.files.values()} == {"1\n"}
+    assert {path.stat().st_nlink for path in output.files.values()} == {1}
+
+
+async def test_a_payload_that_replaces_its_own_sandbox_with_links_gets_nothing_out(
+    make_backend: Any, tools: Any, tmp_path: Path
+) -> None:
+    text = "cd ..; rm -rf work stdout; ln -s /etc work; ln -s /etc/passwd stdout; ln -s /etc/passwd log"
+    output = await fetch(
+        make_backend, tools, tmp_path, tools.script(text, outputs=OutputSpec(everything=True))
+    )
+    assert output.files == {}
+    assert output.stdout is None
+    assert output.log is None
+    assert output.failure is not None
+
+
+async def test_streams_get_the_names_that_were_asked_for(
+    make_backend: Any, tools: Any, tmp_path: Path
+) -> None:
+    spec = tools.script("echo out; echo err >&2", stdout="job.out", stderr="job.err")
+    output = await fetch(make_backend, tools, tmp_path, spec)
+    assert output.stdout.name == "job.out"
+    assert output.stdout.read_text() == "out\n"
+    assert output.stderr.name == "job.err"
+    assert output.stderr.read_text() == "err\n"
+
+
+async def test_a_second_fetch_replaces_the_first(
+    make_backend: Any, tools: Any, tmp_path: Path
+) -> None:
+    async with make_backend() as ce:
+        assert not ce.destructive
+        ids = tools.ids_of(
+            await ce.submit(tools.script("echo 1 > a", outputs=OutputSpec(["a"])), 2)
+        )
+        await tools.finish(ce, ids)
+        first = await ce.fetch_output(ids, tmp_path / "out")
+        (first[ids[0]].files["a"].parent / "mine").write_text("")
+        first[ids[0]].files["a"].unlink()
+        second = await ce.fetch_output(ids, tmp_path / "out")
+    assert dict(first) == dict(second)
+    assert sorted(os.listdir(first[ids[0]].files["a"].parent)) == ["a"]
+    assert sorted(os.listdir(tmp_path / "out")) == [ids[0].split("/")[1]]
+
+
+@pytest.mark.parametrize(
+    "config", [{"output_max_bytes": 1000}, {"output_max_files": 3}, {"output_max_s": 1e-6}]
+)
+async def test_a_limit_fails_that_job_alone_and_leaves_nothing_of_it(
+    make_backend: Any, tools: Any, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    text = '[ "$INTERCEDE_COPY" = 1 ] && { seq 1000 > a; touch b c d; } || :'
+    async with make_backend(**config) as ce:
+        ids = tools.ids_of(await ce.submit(tools.script(text, outputs=OutputSpec(["*"])), 3))
+        await tools.finish(ce, ids)
+        result = await ce.fetch_output(ids, tmp_path / "out")
+    assert result.failures[ids[1]].code is FailureCode.LIMIT
+    assert next(iter(config)).removeprefix("output_max_") in result.failures[ids[1]].message
+    directory = tmp_path / "out" / ids[0].split("/")[1]
+    if "output_max_s" in config:
+        assert not directory.exists()
+    else:
+        assert list(result.failures) == [ids[1]]
+        assert sorted(os.listdir(directory)) == ["0", "2"]
+
+
+async def test_a_killed_job_gives_back_what_it_wrote(
+    make_backend: Any, tools: Any, tmp_path: Path
+) -> None:
+    async with make_backend(slots=1) as ce:
+        spec = tools.script("echo 1; echo 2 > a; sleep 300", outputs=OutputSpec(["a"]))
+        ids = tools.ids_of(await ce.submit(spec, 2))
+        while not (await ce.diagnostics(ids))[ids[0]].stdout_tail:
+            pass
+        (await ce.kill(ids)).raise_for_failures()
+        result = await ce.fetch_output(ids, tmp_path / "out")
+        assert await tools.finish(ce, ids) == [JobStatus.CANCELLED] * 2
+    assert result[ids[0]].stdout.read_text() == "1\n"
+    assert result[ids[0]].files["a"].read_text() == "2\n"
+    # The other never started: there is nothing, and that is no failure.
+    assert result[ids[1]].stdout is None
+    assert result[ids[1]].missing == ("a",)
+    assert not result.failures
+
+
+async def test_a_destination_at_a_url_is_refused(make_backend: Any, tools: Any) -> None:
+    outputs = OutputSpec([OutputMember("a", destination="https://x/a")])
+    async with make_backend() as ce:
+        with pytest.raises(SpecRefused, match="uploads nothing") as caught:
+            await ce.submit(tools.script("true", outputs=outputs))
+        assert caught.value.field == "outputs.members[0].destination"
+
+
+async def test_a_secret_with_the_name_of_an_input_is_refused(make_backend: Any, tools: Any) -> None:
+    spec = tools.script("true", inputs=[FileRef("a", content=b"")])
+    async with make_backend() as ce:
+        with pytest.raises(SpecRefused, match="'a' is also an input"):
+            await ce.submit(spec, [CopyVars(), CopyVars(secrets={"a": b"x"})])
