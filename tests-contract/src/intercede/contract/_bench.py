@@ -25,6 +25,7 @@ from intercede.core import (
     CopyVars,
     CredentialProvider,
     Discoverable,
+    FailureCode,
     JobBackend,
     JobHandle,
     JobID,
@@ -52,6 +53,8 @@ from ._verdict import RULES_ATTRIBUTE, not_observed, not_offered
 __all__ = ["Bench", "Rules", "bench_at"]
 
 _UNIQUE: Final = "{unique}"
+#: Why a job may still be there after a purge, and is purged again.
+_NOT_GONE: Final = frozenset({FailureCode.NOT_FINISHED, FailureCode.NOT_NOW, FailureCode.FAILED})
 
 
 class Bench:
@@ -94,7 +97,7 @@ class Bench:
         """
         try:
             if self._handles or isinstance(self.backend, Discoverable):
-                async with asyncio.timeout(self.resource.patience_s), self.made() as backend:
+                async with asyncio.timeout(self.resource.clearing_s), self.made() as backend:
                     await self._clear(backend)
         finally:
             await self._stack.aclose()
@@ -104,21 +107,16 @@ class Bench:
         if isinstance(backend, Discoverable):
             for tag in self._tags:
                 ids += [handle.id for handle in await backend.find(tag)]
-        if not ids:
-            return
-        if isinstance(backend, Cancellable):
-            await backend.kill(ids)
-        if not isinstance(backend, Purgeable):
-            return
-        while True:
-            await backend.purge(ids)
-            left = [
-                job for job, at in (await backend.status(ids)).items() if at != JobStatus.UNKNOWN
-            ]
-            if not left or not isinstance(backend, Cancellable):
+        while ids:
+            if isinstance(backend, Cancellable):
+                await backend.kill(ids)
+            if not isinstance(backend, Purgeable):
                 return
-            await asyncio.sleep(self.resource.poll_s)
-            await backend.kill(left)
+            failures = (await backend.purge(ids)).failures
+            ids = [job for job in ids if job in failures and failures[job].code in _NOT_GONE]
+            if not isinstance(backend, Cancellable):
+                return  # what cannot be killed ends by itself, long after the test
+            await asyncio.sleep(self.resource.poll_s if ids else 0)
 
     def made(self, **changes: object) -> JobBackend:
         """A backend that is not open yet, from the registry. Whoever calls this closes it.

@@ -127,6 +127,11 @@ class Resource:
         return 4 * self.patience_s
 
     @property
+    def clearing_s(self) -> float:
+        """How long a test may take to clear up. Shorter: where it fails once it fails for every test."""
+        return self.patience_s / 3
+
+    @property
     def poll_s(self) -> float:
         """How long to wait between two looks."""
         return min(max(self.seconds / 10, 0.01), 10.0)
