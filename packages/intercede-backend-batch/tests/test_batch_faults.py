@@ -401,7 +401,7 @@ async def test_the_first_to_connect_may_be_cancelled_without_failing_the_others(
     async with make_backend(
         tools.Wire(shell=("sh", "-c", 'sleep 0.3; exec sh -c "$1"', "sh"))
     ) as ce:
-        ce._transport.shell = ("env", "sh")
+        ce._host.transport.shell = ("env", "sh")
         done = []
 
         async def count() -> None:

@@ -128,7 +128,8 @@ attempt_state() {
 # show_attempt SUBMISSION: how it stands, and what the scheduler's commands answered.
 show_attempt() {
   attempt_state "$1"
-  frame say; echo "attempt $1 $attempt"
+  total=0; { read -r _ total < "$1/meta"; } 2>/dev/null
+  frame say; echo "attempt $1 $attempt $total"
   [ "$attempt" = done ] || return 0
   i=0
   while { read -r code < "$1/attempt/$i.code"; } 2>/dev/null; do
@@ -166,7 +167,7 @@ def attempt(submission: str, commands: Sequence[Command], wait_s: float) -> str:
     return f"""\
 {_ATTEMPT_STATE}
 quick=0
-[ -d {submission} ] || {{ frame say; echo "attempt {submission} gone"; frame ended; exit 0; }}
+[ -d {submission} ] || {{ frame say; echo "attempt {submission} gone 0"; frame ended; exit 0; }}
 if mkdir {submission}/attempt 2>/dev/null; then
 {take}  setsid sh -c {quote(program)} </dev/null >/dev/null 2>&1 3>&- &
 fi

@@ -1,0 +1,304 @@
+"""Where jobs are: the queue is asked; for what has left it, the sandbox, and where that is silent the history.
+
+Absence is only believed of an answer that parses (T5), and only of an id that was parsed in full (T2).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from attrs import evolve
+
+from intercede.core import (
+    Failure,
+    FailureCode,
+    JobDetails,
+    JobID,
+    JobStatus,
+    NativeJob,
+    ResourceError,
+    SubmissionSpec,
+    distinct_ids,
+)
+from intercede.toolkit import (
+    Frames,
+    JobParts,
+    parse_id,
+    submission_time,
+)
+
+from . import _sandbox as sandbox
+from ._attempts import Attempts, is_submission, read_frames, read_natives
+from ._host import Host
+from ._verdict import parse_ends, verdict
+
+__all__ = [
+    "ask_details",
+    "lines_after",
+    "native_job",
+    "only_finished",
+    "parse_ids",
+    "read_queue",
+    "resolve",
+]
+
+
+def parse_ids(
+    host: Host, ids: Iterable[JobID]
+) -> tuple[dict[JobID, JobParts], dict[JobID, Failure]]:
+    """Ids that may be ours, and why the others are not (T2). No I/O."""
+    parts: dict[JobID, JobParts] = {}
+    failures: dict[JobID, Failure] = {}
+    for job in ids:
+        try:
+            parsed = parse_id(job)
+            reason = _foreign(host, parsed)
+        except ValueError as error:
+            reason = f"not a job id: {error}"
+        if reason:
+            failures[job] = Failure(FailureCode.NO_SUCH_JOB, reason)
+        else:
+            parts[job] = parsed
+    return parts, failures
+
+
+def _foreign(host: Host, parts: JobParts) -> str:
+    if parts.resource != host.name:
+        return f"it belongs to the resource {parts.resource!r}, not to {host.name!r}"
+    if not is_submission(parts.submission):
+        return "not a job id: no such submission can have been made"
+    if parts.native is not None and not host.native_id.fullmatch(parts.native):
+        return "not a job id: no such native id can have been given"
+    return ""
+
+
+async def ask_details(
+    host: Host, ids: Sequence[JobID]
+) -> tuple[dict[JobID, JobDetails], dict[JobID, Failure]]:
+    """Ask the queue; then, for what has left it, the sandbox and the history."""
+    asked = distinct_ids(ids)
+    parts, failures = parse_ids(host, asked)
+    found: dict[JobID, JobDetails] = {}
+    if parts:
+        await host.connect()
+        parts = await resolve(host, parts, found, failures)
+    if parts:
+        left = await _ask_queue(host, parts, found, failures)
+        if left:
+            await _ask_ends(host, left, found, failures)
+    nothing = JobDetails(JobStatus.UNKNOWN)
+    return (
+        {job: found.get(job, nothing) for job in asked},
+        {job: failures[job] for job in asked if job in failures},
+    )
+
+
+async def resolve(
+    host: Host,
+    parts: dict[JobID, JobParts],
+    found: dict[JobID, JobDetails],
+    failures: dict[JobID, Failure],
+) -> dict[JobID, JobParts]:
+    """Learn the native ids of jobs whose handle has none: their submitter died, or was left uncertain.
+
+    Returns:
+        The jobs that have a native id; the others are in `found` or `failures`.
+    """
+    bare = {job: part for job, part in parts.items() if part.native is None}
+    if not bare:
+        return parts
+    script = host.script()
+    script.add(sandbox.read_attempts(dict.fromkeys(p.submission for p in bare.values())))
+    listing = host.scheduler.list_commands(host.mark())
+    script.run_all("list", listing)
+    script.add(
+        sandbox.read_ends(((p.submission, p.copy) for p in bare.values()), host.config.grace_s)
+    )
+    frames = await host.run(script)
+    attempts = read_frames(frames)
+    ends = parse_ends(frames.lines)
+    natives: dict[str, Mapping[int, str | Failure]] = {}
+    resolved = {job: part for job, part in parts.items() if part.native is not None}
+    for job, part in bare.items():
+        end = ends.get((part.submission, part.copy))
+        state = attempts.states.get(part.submission)
+        if state is None or end is None or not end.present:
+            failures[job] = Failure(FailureCode.NO_SUCH_JOB, "no such submission is here")
+            continue
+        if part.submission not in natives:
+            natives[part.submission] = _learn(host, part.submission, attempts, frames)
+        native = natives[part.submission].get(part.copy)
+        if isinstance(native, str):
+            resolved[job] = evolve(part, native=native)
+        elif isinstance(native, Failure):
+            found[job] = JobDetails(JobStatus.FAILED, reason=f"not submitted: {native.message}")
+        elif end.cancelled or end.record is not None:
+            found[job] = _details_or(verdict(end, None, host.config.grace_s), failures, job)
+        elif state == sandbox.ATTEMPT_STAGED:
+            found[job] = JobDetails(
+                JobStatus.PENDING,
+                reason="staged, and not submitted: kill and purge it, or wait",
+            )
+        elif state != sandbox.ATTEMPT_OPEN and end.age_s >= host.config.grace_s:
+            found[job] = JobDetails(
+                JobStatus.FINISHED_UNKNOWN,
+                reason="its submission broke off, and the scheduler does not know it",
+            )
+        else:
+            failures[job] = Failure(
+                FailureCode.NOT_NOW,
+                f"its submission is {state}, and the scheduler does not list it yet",
+            )
+    return resolved
+
+
+def _learn(
+    host: Host, submission: str, attempts: Attempts, frames: Frames
+) -> Mapping[int, str | Failure]:
+    """The native ids of a submission, from its attempt's answer or, if that is missing, from the scheduler's list."""
+    copies = attempts.totals[submission]
+    batch = host.batch(submission, SubmissionSpec("unknown"), copies)
+    if attempts.states[submission] == sandbox.ATTEMPT_DONE:
+        try:
+            return read_natives(host, batch, attempts)
+        except ResourceError:
+            pass
+    if attempts.states[submission] in (sandbox.ATTEMPT_STAGED, sandbox.ATTEMPT_CANCELLED):
+        return {}
+    try:
+        listed = host.scheduler.parse_list(frames.commands("list", 1))
+    except ResourceError:
+        return {}
+    # Native ids of one submission count up with its copies.
+    mine = sorted(
+        (native for native, (mark, _) in listed.items() if mark == batch.mark),
+        key=lambda native: [int(n) for n in re.findall(r"[0-9]+", native)],
+    )
+    return dict(enumerate(mine)) if len(mine) == copies else {}
+
+
+async def _ask_queue(
+    host: Host,
+    parts: Mapping[JobID, JobParts],
+    found: dict[JobID, JobDetails],
+    failures: dict[JobID, Failure],
+) -> dict[JobID, JobParts]:
+    """Look the jobs up in the queue. Returns those that have left it."""
+    script = host.script()
+    script.add(
+        sandbox.unknown_submissions(
+            host.name, dict.fromkeys(part.submission for part in parts.values())
+        )
+    )
+    jobs = {job: native_job(part) for job, part in parts.items()}
+    commands = host.scheduler.status_commands(list(jobs.values()))
+    script.run_all("status", commands)
+    frames = await host.run(script)
+    if "absent" in frames.lines:
+        unknown = {part.submission for part in parts.values()}
+    else:
+        unknown = {line[8:] for line in frames.lines if line.startswith("unknown ")}
+    failures |= {
+        job: Failure(FailureCode.NO_SUCH_JOB, "no such submission is here")
+        for job, part in parts.items()
+        if part.submission in unknown
+    }
+    known = {job: native for job, native in jobs.items() if job not in failures}
+    if not known:
+        return {}
+    live, trouble = read_queue(host, list(known.values()), frames, "status", len(commands))
+    left = {}
+    for job, native in known.items():
+        details = live.get(native)
+        if trouble is not None:
+            failures[job] = trouble
+        elif details is None:
+            left[job] = parts[job]
+        elif details.status is JobStatus.UNKNOWN:
+            failures[job] = Failure(FailureCode.NOT_NOW, details.reason or "ask again")
+        else:
+            found[job] = details
+    return left
+
+
+def read_queue(
+    host: Host, jobs: Sequence[NativeJob], frames: Frames, prefix: str, count: int
+) -> tuple[Mapping[NativeJob, JobDetails], Failure | None]:
+    """The jobs in the queue; or why nothing is known of any: absence is only believed of an answer that parses (T5)."""
+    try:
+        results = frames.commands(prefix, count)
+        return host.scheduler.parse_status(jobs, results), None
+    except ResourceError as error:
+        return {}, Failure(FailureCode.NOT_NOW, f"the queue could not be read: {error}")
+
+
+async def _ask_ends(
+    host: Host,
+    left: Mapping[JobID, JobParts],
+    found: dict[JobID, JobDetails],
+    failures: dict[JobID, Failure],
+) -> None:
+    """Learn how jobs that left the queue ended; the history is only asked if a record is missing."""
+    script = host.script()
+    script.add(
+        sandbox.read_ends(
+            ((part.submission, part.copy) for part in left.values()), host.config.grace_s
+        )
+    )
+    jobs = {job: native_job(part) for job, part in left.items()}
+    commands = host.scheduler.history_commands(list(jobs.values()))
+    if commands:
+        script.add('if [ -n "$undecided" ]; then')
+        script.run_all("history", commands)
+        script.add("fi")
+    frames = await host.run(script)
+    ends = parse_ends(frames.lines)
+    history: Mapping[NativeJob, JobDetails] = {}
+    if commands and "history0" in frames.results:
+        try:
+            results = frames.commands("history", len(commands))
+            history = host.scheduler.parse_history(list(jobs.values()), results)
+        except ResourceError:
+            history = {}
+    for job, part in left.items():
+        outcome = verdict(
+            ends.get((part.submission, part.copy)), history.get(jobs[job]), host.config.grace_s
+        )
+        found[job] = _details_or(outcome, failures, job)
+
+
+async def only_finished(
+    host: Host, parts: Mapping[JobID, JobParts], failures: dict[JobID, Failure]
+) -> dict[JobID, JobParts]:
+    """Those of the jobs that have ended all the same; the others fail with what they are."""
+    details, trouble = await ask_details(host, list(parts))
+    finished = {}
+    for job, part in parts.items():
+        if job in trouble:
+            failures[job] = trouble[job]
+        elif details[job].status.is_finished:
+            finished[job] = part
+        else:
+            failures[job] = Failure(
+                FailureCode.NOT_FINISHED, f"it is {details[job].status}; wait, or kill it first"
+            )
+    return finished
+
+
+def native_job(part: JobParts) -> NativeJob:
+    assert part.native is not None
+    return NativeJob(part.native, part.copy, part.submission, submission_time(part.submission))
+
+
+def lines_after(lines: Iterable[str], prefix: str) -> set[str]:
+    return {line[len(prefix) :] for line in lines if line.startswith(prefix)}
+
+
+def _details_or(
+    outcome: JobDetails | Failure, failures: dict[JobID, Failure], job: JobID
+) -> JobDetails:
+    if isinstance(outcome, JobDetails):
+        return outcome
+    failures[job] = outcome
+    return JobDetails(JobStatus.UNKNOWN)

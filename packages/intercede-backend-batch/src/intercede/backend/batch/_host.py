@@ -1,0 +1,143 @@
+"""The host that a backend works on: reached through the transport, known by one probe.
+
+Everything that crosses the transport is a script made here; nothing else of the package knows how commands travel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from attrs import field, frozen
+
+from intercede.core import Facts, ResourceError, Scheduler, StagedBatch, SubmissionSpec, Transport
+from intercede.toolkit import Frames, Script
+
+from . import _sandbox as sandbox
+from ._config import BatchConfig
+
+__all__ = ["Host", "refused_root", "shown"]
+
+_STDERR_SHOWN = 2000
+
+
+@frozen
+class _Probe:
+    """What the probe told.
+
+    Attributes:
+        root: The sandbox root, absolute.
+        facts: The scheduler's.
+    """
+
+    root: str
+    facts: Facts = field(hash=False)
+
+
+class Host:
+    """Where the sandboxes are and the scheduler's commands run.
+
+    Args:
+        config: The backend's.
+        name: The resource's name.
+        transport: The way there.
+        scheduler: The language spoken there.
+    """
+
+    def __init__(
+        self, config: BatchConfig, name: str, transport: Transport, scheduler: Scheduler
+    ) -> None:
+        self.config = config
+        self.name = name
+        self.transport = transport
+        self.scheduler = scheduler
+        self.native_id = re.compile(scheduler.native_id)
+        self._opening = asyncio.Lock()
+        self._probe: _Probe | None = None
+
+    async def connect(self) -> None:
+        """Open the transport and probe, once for all who wait; if the first of them is cancelled, the next one does it (L6)."""
+        async with self._opening:
+            if self._probe is None:
+                await self.transport.__aenter__()
+                self._probe = await self._ask()
+
+    async def _ask(self) -> _Probe:
+        script = Script()
+        script.add('frame say; printf "home %s\\n" "$HOME"')
+        commands = self.scheduler.probe_commands(None)
+        script.run_all("probe", commands)
+        frames = await self.run(script)
+        home = next((line[5:] for line in frames.lines if line.startswith("home /")), "/")
+        root = self.config.root or f"~/.intercede/{self.name}"
+        if root == "~" or root.startswith("~/"):
+            root = home.rstrip("/") + root[1:]
+        elif not root.startswith("/"):
+            root = f"{home.rstrip('/')}/{root}"
+        facts = self.scheduler.parse_probe(frames.commands("probe", len(commands)))
+        return _Probe(root.rstrip("/") or "/", facts)
+
+    @property
+    def root(self) -> str:
+        """The sandbox root, absolute. Known once connected."""
+        assert self._probe is not None
+        return self._probe.root
+
+    @property
+    def facts(self) -> Facts:
+        """What the scheduler's probe told. Known once connected."""
+        assert self._probe is not None
+        return self._probe.facts
+
+    def script(self) -> Script:
+        """A script that begins in the sandbox root."""
+        script = Script()
+        script.add(sandbox.enter(self.root))
+        return script
+
+    async def run(self, script: Script, timeout_s: float | None = None) -> Frames:
+        """Run a script to its end.
+
+        Raises:
+            ResourceError: It did not come to its end, or the sandbox root is not what it should be.
+        """
+        seconds = timeout_s or self.config.command_timeout_s
+        result = await self.transport.run(script.command(timeout_s=seconds))
+        frames = script.parse(result.stdout)
+        for line in frames.lines:
+            if line.startswith("refused "):
+                raise refused_root(line)
+        if not frames.ended:
+            raise ResourceError(
+                f"the answer was cut (exit code {result.returncode})", said=shown(result.stderr)
+            )
+        return frames
+
+    def mark(self, submission: str = "") -> str:
+        """What the scheduler knows a submission by; without one, what all marks of this resource begin with."""
+        return f"intercede:{self.name}:{submission}"
+
+    def batch(self, submission: str, spec: SubmissionSpec, copies: int) -> StagedBatch:
+        """A submission, as the scheduler is told of it."""
+        directory = f"{self.root.rstrip('/')}/{submission}"
+        return StagedBatch(
+            submission=submission,
+            mark=self.mark(submission),
+            directory=directory,
+            runner=f"{directory}/runner",
+            copies=tuple(range(copies)),
+            spec=spec,
+        )
+
+
+def refused_root(line: str) -> ResourceError:
+    """What a script said of the root, as an error."""
+    return ResourceError(
+        f"the sandbox root is refused: {line.removeprefix('refused ')}",
+        remedy="configure another root, a directory of this account's own",
+    )
+
+
+def shown(stderr: bytes) -> str:
+    """The end of what a command said."""
+    return stderr[-_STDERR_SHOWN:].decode(errors="replace")

@@ -1,0 +1,113 @@
+"""One stream for the output of any number of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from intercede.core import (
+    ConnectionLost,
+    Failure,
+    FailureCode,
+    JobID,
+    JobOutput,
+    OperationTimeout,
+)
+from intercede.toolkit import (
+    JobParts,
+    Limits,
+    sweep,
+)
+
+from . import _sandbox as sandbox
+from ._asking import only_finished
+from ._fetching import Fetching
+from ._host import Host, refused_root
+
+__all__ = ["fetch_jobs"]
+
+#: How much of the beginning is kept, to see what the script said of the root.
+_BEGINNING: Final = 2000
+
+
+async def fetch_jobs(
+    host: Host, parts: Mapping[JobID, JobParts], dest: Path, failures: dict[JobID, Failure]
+) -> dict[JobID, JobOutput]:
+    """The output of the jobs that have ended; why of the others goes to `failures`.
+
+    Raises:
+        OSError: `dest` cannot be written.
+    """
+    await host.connect()
+    await anyio.to_thread.run_sync(_prepare, dest)
+    outputs: dict[JobID, JobOutput] = {}
+    undecided = await _fetch_stream(host, parts, dest, outputs, failures, ended=False)
+    if undecided:
+        finished = await only_finished(host, undecided, failures)
+        if finished:
+            await _fetch_stream(host, finished, dest, outputs, failures, ended=True)
+    failures |= {job: output.failure for job, output in outputs.items() if output.failure}
+    return outputs
+
+
+async def _fetch_stream(
+    host: Host,
+    parts: Mapping[JobID, JobParts],
+    dest: Path,
+    outputs: dict[JobID, JobOutput],
+    failures: dict[JobID, Failure],
+    *,
+    ended: bool,
+) -> dict[JobID, JobParts]:
+    """One stream. Returns the jobs that have no record of their end."""
+    script = host.script()
+    jobs = sorted({(part.submission, part.copy) for part in parts.values()})
+    script.add(sandbox.stream_output(jobs, host.name, ended=ended))
+    command = script.command(timeout_s=host.config.transfer_timeout_s)
+    limits = Limits(
+        host.config.output_max_bytes,
+        host.config.output_max_files,
+        host.config.output_max_s,
+    )
+    fetching = Fetching(script.nonce, dest, limits)
+    first = bytearray()
+    try:
+        async with host.transport.stream(command) as process:
+            async for chunk in process.stdout:
+                if len(first) < _BEGINNING:
+                    first += chunk[:_BEGINNING]
+                await anyio.to_thread.run_sync(fetching.feed, chunk)
+            await process.wait()
+    except (ConnectionLost, OperationTimeout):
+        if not fetching.outputs:
+            raise  # nothing has come: the whole operation has failed
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(fetching.finish)
+    lines = script.parse(bytes(first)).lines
+    for line in lines:
+        if line.startswith("refused "):
+            raise refused_root(line)
+    nowhere = "absent" in lines
+    undecided = {}
+    for job, part in parts.items():
+        key = f"{part.submission}/{part.copy}"
+        if nowhere or key in fetching.preface.absent:
+            failures[job] = Failure(FailureCode.NO_SUCH_JOB, "no such job is here")
+        elif key in fetching.preface.unended:
+            undecided[job] = part
+        elif key in fetching.outputs:
+            outputs[job] = fetching.outputs[key]
+        else:
+            failures[job] = Failure(FailureCode.NOT_NOW, "the answer says nothing about it")
+    return undecided
+
+
+def _prepare(dest: Path) -> None:
+    """See that `dest` can be written before anything is asked for, and remove what a killed fetch left there."""
+    dest.mkdir(parents=True, exist_ok=True)
+    sweep(dest)

@@ -1,0 +1,285 @@
+"""Staging and submitting, exactly once; and finding again what was submitted.
+
+A submit is two execs. The first unpacks the sandbox under a name of its own and renames it when it is whole. The second claims the one
+attempt and runs the scheduler's commands behind it; whoever comes second, after a lost connection or in another process, reads what the
+first one got (S9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+import anyio
+import anyio.to_thread
+from attrs import evolve
+
+from intercede.core import (
+    ConnectionLost,
+    CopyVars,
+    DryRun,
+    Failure,
+    FailureCode,
+    InterCEdeError,
+    JobHandle,
+    OperationTimeout,
+    ResourceError,
+    SpecRefused,
+    StagedBatch,
+    Submission,
+    SubmissionSpec,
+    SubmitUncertain,
+    TransportError,
+    to_json,
+)
+from intercede.toolkit import (
+    Script,
+    new_submission,
+    quote,
+    runner_script,
+)
+
+from . import _sandbox as sandbox
+from ._attempts import Attempts, make_handle, read_frames, read_natives
+from ._host import Host, refused_root, shown
+from ._staging import collect_sources, generated_files, tar_stream
+
+__all__ = ["dry_run", "find", "submit"]
+
+#: How long one script waits for an attempt that somebody else began, in seconds.
+_ATTEMPT_WAIT_S: Final = 30.0
+#: Between two tries to learn what became of an attempt, in seconds.
+_ATTEMPT_PAUSE_S: Final = 1.0
+#: For clearing up after a failure, in seconds.
+_CLEAR_UP_S: Final = 10.0
+#: How long a word of a dry run's command may be.
+_WORD_SHOWN: Final = 300
+
+
+async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]) -> Submission:
+    """Check, stage, submit; see `Submitter.submit`."""
+    check_sandbox(spec, variants)
+    sources, directories = await anyio.to_thread.run_sync(collect_sources, spec)
+    await host.connect()
+    host.scheduler.check(spec, host.facts)
+    batch = host.batch(new_submission(), spec, len(variants))
+    files = _generated(host, batch, variants)
+    end_mark = Script().nonce
+    stream = tar_stream(sources, directories, files, end_mark)
+    try:
+        await _stage(host, batch, stream, end_mark)
+    except BaseException:
+        await _clear_up(host, batch.submission)
+        raise
+    return await _attempt(host, batch)
+
+
+async def dry_run(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]) -> DryRun:
+    """The same checks, and what would be sent."""
+    check_sandbox(spec, variants)
+    sources, directories = await anyio.to_thread.run_sync(collect_sources, spec)
+    await host.connect()
+    host.scheduler.check(spec, host.facts)
+    batch = host.batch(new_submission(), spec, len(variants))
+    blanked = [evolve(variant, secrets=dict.fromkeys(variant.secrets, b"")) for variant in variants]
+    files = _generated(host, batch, blanked)
+    commands = host.scheduler.submit_commands(batch, host.facts)
+    return DryRun(
+        command="\n".join(" ".join(_shown(word) for word in command.argv) for command in commands),
+        files={name: content for name, (content, _) in files.items()},
+        details={
+            "directory": batch.directory,
+            "copies": str(len(variants)),
+            "staged files": str(len(sources)),
+            "staged directories": str(len(directories)),
+            "staged bytes": str(sum(source.size for source in sources)),
+        },
+    )
+
+
+async def find(host: Host, tag: str) -> tuple[JobHandle, ...]:
+    """The jobs that submits with this tag made; see `Discoverable.find`."""
+    await host.connect()
+    script = host.script()
+    script.add(sandbox.search_tag(host.name, tag))
+    attempts = read_frames(await host.run(script))
+    handles: list[JobHandle] = []
+    for submission, copies in sorted(attempts.copies.items()):
+        spec = attempts.specs.get(submission) or SubmissionSpec("unknown", tag=tag)
+        batch = host.batch(submission, spec, attempts.totals.get(submission, 0))
+        natives: Mapping[int, str | Failure] = {}
+        if attempts.states.get(submission) == sandbox.ATTEMPT_DONE:
+            # An answer that cannot be read leaves the jobs without native ids; a status learns more.
+            with suppress(ResourceError):
+                natives = read_natives(host, batch, attempts)
+        for copy in sorted(copies):
+            native = natives.get(copy)
+            if not isinstance(native, Failure):
+                handles.append(make_handle(host, batch, copy, native))
+    return tuple(handles)
+
+
+def _generated(
+    host: Host, batch: StagedBatch, variants: Sequence[CopyVars]
+) -> dict[str, tuple[bytes, int]]:
+    spec = batch.spec
+    meta = "\n".join(
+        [
+            f"{host.name} {len(variants)}",
+            # The sign keeps an empty tag apart from none.
+            "" if spec.tag is None else f"={spec.tag}",
+            to_json(evolve(spec, inputs=())),
+            "",
+        ]
+    )
+    return generated_files(
+        spec,
+        variants,
+        runner=runner_script(spec, directory=batch.directory, submission=batch.submission),
+        meta=meta.encode("utf-8", "surrogateescape"),
+        select=sandbox.select_function(spec, variants).encode("utf-8", "surrogateescape"),
+    )
+
+
+async def _stage(
+    host: Host, batch: StagedBatch, stream: AsyncIterator[bytes], end_mark: str
+) -> None:
+    script = Script()
+    script.add(sandbox.make_root(host.root))
+    script.add(sandbox.stage(batch.submission, len(batch.copies), end_mark))
+    command = script.command(timeout_s=host.config.transfer_timeout_s)
+    answer = bytearray()
+    async with host.transport.stream(command, stream) as process:
+        async for chunk in process.stdout:
+            answer += chunk
+        result = await process.wait()
+    frames = script.parse(bytes(answer))
+    if "staged" in frames.lines:
+        return
+    for number, line in enumerate(frames.lines):
+        if line.startswith("refused "):
+            raise refused_root(line)
+        if line.startswith("failed "):
+            said = "\n".join([line[7:], *frames.lines[number + 1 :]])
+            raise ResourceError(
+                f"the sandbox could not be made in {host.root}",
+                said=said,
+                remedy="see that it can be written and has room",
+            )
+    raise ResourceError(
+        "staging did not come to its end",
+        said=shown(result.stderr),
+    )
+
+
+async def _clear_up(host: Host, submission: str) -> None:
+    """Remove what a failed staging left, as far as the host can be reached."""
+    script = host.script()
+    script.add(f"rm -rf .part.{submission} {submission}")
+    with anyio.move_on_after(_CLEAR_UP_S, shield=True):
+        try:
+            await host.run(script, _CLEAR_UP_S)
+        except InterCEdeError:
+            return  # what is left has no tag and no job: the next submit sweeps it
+
+
+async def _attempt(host: Host, batch: StagedBatch) -> Submission:
+    """Submit exactly once: whoever comes second reads what the first one got (S9)."""
+    deadline = anyio.current_time() + host.config.submit_deadline_s
+    may_have_run = False
+    trouble = "the attempt did not come to its end"
+    while True:
+        try:
+            attempts = await _try_attempt(host, batch)
+        except (ConnectionLost, OperationTimeout) as error:
+            may_have_run = may_have_run or error.may_have_run
+            trouble = str(error)
+        except TransportError as error:
+            if not may_have_run:
+                raise
+            trouble = str(error)
+        else:
+            state = attempts.states.get(batch.submission)
+            if state == sandbox.ATTEMPT_DONE:
+                return await _submitted(host, batch, attempts)
+            may_have_run = True
+            if state != sandbox.ATTEMPT_OPEN:
+                trouble = f"the attempt is {state or 'gone'}"
+                break
+        if anyio.current_time() > deadline:
+            break
+        await anyio.sleep(_ATTEMPT_PAUSE_S)
+    raise SubmitUncertain(
+        f"whether the scheduler has the jobs could not be learnt: {trouble}",
+        mark=batch.mark,
+        handles=[make_handle(host, batch, copy, None) for copy in batch.copies],
+        remedy="do not submit again; ask for the status of the handles, or find them by their tag",
+    )
+
+
+async def _try_attempt(host: Host, batch: StagedBatch) -> Attempts:
+    commands = host.scheduler.submit_commands(batch, host.facts)
+    script = host.script()
+    script.add(sandbox.attempt(batch.submission, commands, _ATTEMPT_WAIT_S))
+    for command in commands:
+        script.add_data(command.stdin)
+    return read_frames(await host.run(script, _ATTEMPT_WAIT_S * 2))
+
+
+async def _submitted(host: Host, batch: StagedBatch, attempts: Attempts) -> Submission:
+    try:
+        natives = read_natives(host, batch, attempts)
+    except ResourceError as error:
+        raise SubmitUncertain(
+            f"the scheduler's answer cannot be read: {error.message}",
+            mark=batch.mark,
+            handles=[make_handle(host, batch, copy, None) for copy in batch.copies],
+            said=error.said,
+            remedy="do not submit again; ask for the status of the handles",
+        ) from error
+    handles = []
+    failures = {}
+    for copy in batch.copies:
+        native = natives.get(copy)
+        if isinstance(native, str):
+            handles.append(make_handle(host, batch, copy, native))
+        else:
+            failures[copy] = native or Failure(
+                FailureCode.FAILED, "the scheduler's answer says nothing about this copy"
+            )
+    if not handles:
+        await _clear_up(host, batch.submission)
+    return Submission(batch.submission, tuple(handles), failures)
+
+
+def check_sandbox(spec: SubmissionSpec, variants: Sequence[CopyVars]) -> None:
+    """Refuse what no batch system's sandbox can do (S6)."""
+    for index, ref in enumerate(spec.inputs):
+        if ref.url is not None:
+            raise SpecRefused(
+                f"inputs[{index}].url",
+                f"{ref.url!r}: this resource fetches nothing by itself",
+                remedy="give a source, or let the payload fetch it",
+            )
+    for index, member in enumerate(spec.outputs.members):
+        if member.destination is not None:
+            raise SpecRefused(
+                f"outputs.members[{index}].destination",
+                f"{member.destination!r}: this resource uploads nothing by itself",
+                remedy="leave it out and fetch the output, or let the payload upload it",
+            )
+    staged = {ref.name for ref in spec.inputs} | {spec.executable_name}
+    for copy, variant in enumerate(variants):
+        taken = sorted(name for name in variant.secrets if name in staged)
+        if taken:
+            raise SpecRefused(
+                f"copies[{copy}].secrets", f"{taken[0]!r} is also an input or the executable"
+            )
+
+
+def _shown(word: str) -> str:
+    """A word of a command, for people: a program in an argument is not shown in full."""
+    if len(word) <= _WORD_SHOWN:
+        return quote(word)
+    return f"'... ({len(word)} characters)'"
