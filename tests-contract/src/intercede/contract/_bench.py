@@ -304,6 +304,25 @@ class Bench:
             f"expected every job to be {words} within {self.resource.patience_s:.0f} s, saw {seen}"
         )
 
+    async def killed(self, ids: Sequence[JobID]) -> None:
+        """Kill, and kill again what was told to end and was not seen to: "not now" is a truthful answer, and success must be one too.
+
+        Raises:
+            PartialFailure: A job could not be killed.
+            AssertionError: It took too long.
+        """
+        left = list(ids)
+        try:
+            async with asyncio.timeout(self.resource.patience_s):
+                while left:
+                    result = await self.cancellable.kill(left)
+                    failures = result.failures
+                    left = [job for job in failures if failures[job].code == FailureCode.NOT_NOW]
+                    if len(left) < len(failures):
+                        result.raise_for_failures()
+        except TimeoutError:
+            raise AssertionError(f"expected a kill to be seen to work on {left}") from None
+
     async def finish(
         self, *verbs: str, copies: int | Sequence[CopyVars] = 1, **fields: Any
     ) -> list[JobID]:

@@ -52,7 +52,7 @@ class CountRules(Rules):
         _ = bench.reporter, bench.cancellable
         alone = await bench.renamed()
         ids = await alone.start("sleep", alone.forever, copies=3)
-        (await alone.cancellable.kill(ids[:2])).raise_for_failures()
+        await alone.killed(ids[:2])
         assert await _counted(alone) == 1
 
     @rule("C1")

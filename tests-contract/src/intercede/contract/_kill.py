@@ -26,9 +26,9 @@ class KillRules(Rules):
 
     @rule("K1")
     async def test_a_job_killed_right_after_submit_ends_cancelled(self, bench: Bench) -> None:
-        cancellable = bench.cancellable
+        _ = bench.cancellable
         ids = await bench.start("sleep", bench.forever, copies=5)
-        (await cancellable.kill(ids)).raise_for_failures()
+        await bench.killed(ids)
         assert set((await bench.backend.status(ids)).values()) == {JobStatus.CANCELLED}
 
     @rule("K1")
@@ -39,8 +39,8 @@ class KillRules(Rules):
         await narrow.until([first], JobStatus.RUNNING)
         waiting = await narrow.start_one("echo", "I ran", "write", "ran", "x", keep=["ran"])
         assert (await narrow.backend.status([waiting]))[waiting] == JobStatus.PENDING
-        (await narrow.cancellable.kill([waiting])).raise_for_failures()
-        (await narrow.cancellable.kill([first])).raise_for_failures()
+        await narrow.killed([waiting])
+        await narrow.killed([first])
         after = await narrow.finish_one()
         seen = await narrow.backend.status([first, waiting, after])
         assert list(seen.values()) == [
@@ -65,7 +65,7 @@ class KillRules(Rules):
         await bench.until([doomed, bystander], JobStatus.RUNNING)
         for mark in marks:
             await _sleeping(bench, mark, 3)
-        (await bench.cancellable.kill([doomed])).raise_for_failures()
+        await bench.killed([doomed])
         assert await probe.processes(marks[0]) == []
         await _sleeping(bench, marks[1], 3)
         assert (await bench.backend.status([doomed, bystander]))[doomed] == JobStatus.CANCELLED
@@ -74,7 +74,7 @@ class KillRules(Rules):
     async def test_a_payload_deaf_to_term_ends_cancelled(self, bench: Bench) -> None:
         job = await bench.start_one("trap", "sleep", bench.forever)
         await bench.until([job], JobStatus.RUNNING)
-        (await bench.cancellable.kill([job])).raise_for_failures()
+        await bench.killed([job])
         assert (await bench.backend.status([job]))[job] == JobStatus.CANCELLED
 
     @rule("K1")
@@ -82,7 +82,7 @@ class KillRules(Rules):
         _ = bench.cancellable
         ids = await bench.start("sleep", bench.a_while, copies=3)
         others = await bench.start("sleep", bench.a_while)
-        await bench.cancellable.kill([ids[1]])
+        await bench.killed([ids[1]])
         seen = await bench.until([ids[0], ids[2], *others])
         assert set(seen.values()) == {JobStatus.SUCCESSFUL}
 
@@ -90,7 +90,7 @@ class KillRules(Rules):
     async def test_twenty_jobs_are_killed_in_one_call(self, bench: Bench) -> None:
         _ = bench.cancellable
         ids = await bench.start("sleep", bench.forever, copies=20)
-        (await bench.cancellable.kill(ids)).raise_for_failures()
+        await bench.killed(ids)
         assert set((await bench.backend.status(ids)).values()) == {JobStatus.CANCELLED}
 
     @rule("K2")
@@ -107,7 +107,7 @@ class KillRules(Rules):
     @rule("K2")
     async def test_killing_twice_is_a_success(self, bench: Bench) -> None:
         job = await bench.start_one("sleep", bench.forever)
-        await bench.cancellable.kill([job])
+        await bench.killed([job])
         again = (await bench.cancellable.kill([job]))[job]
         assert again.ok and again.note
 
@@ -133,7 +133,7 @@ class KillRules(Rules):
     @rule("K2")
     async def test_a_killed_job_is_still_there_until_it_is_purged(self, bench: Bench) -> None:
         job = await bench.start_one("sleep", bench.forever)
-        await bench.cancellable.kill([job])
+        await bench.killed([job])
         if isinstance(bench.backend, Discoverable):
             assert [handle.id for handle in await bench.backend.find(bench.tag)] == [job]
         assert (await bench.backend.status([job]))[job] == JobStatus.CANCELLED
