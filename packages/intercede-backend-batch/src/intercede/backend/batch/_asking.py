@@ -226,6 +226,8 @@ def read_queue(
     host: Host, jobs: Sequence[NativeJob], frames: Frames, prefix: str, count: int
 ) -> tuple[Mapping[NativeJob, JobDetails], Failure | None]:
     """The jobs in the queue; or why nothing is known of any: absence is only believed of an answer that parses (T5)."""
+    if not jobs:
+        return {}, None
     try:
         results = frames.commands(prefix, count)
         return host.scheduler.parse_status(jobs, results), None

@@ -155,7 +155,7 @@ def attempt(submission: str, commands: Sequence[Command], wait_s: float) -> str:
     take = "".join(
         f"take {len(command.stdin)} > {submission}/attempt/{number}.in\n"
         if command.stdin
-        else f": > {submission}/attempt/{number}.in\n"
+        else f"true > {submission}/attempt/{number}.in\n"
         for number, command in enumerate(commands)
     )
     run = "".join(
@@ -163,7 +163,7 @@ def attempt(submission: str, commands: Sequence[Command], wait_s: float) -> str:
         f' < "$a/{number}.in" > "$a/{number}.out" 2> "$a/{number}.err"; echo $? > "$a/{number}.code"\n'
         for number, command in enumerate(commands)
     )
-    program = f"a={submission}/attempt\n{_OWNER}{run}: > $a/done\n"
+    program = f"a={submission}/attempt\n{_OWNER}{run}true > $a/done\n"
     return f"""\
 {_ATTEMPT_STATE}
 quick=0
@@ -248,7 +248,7 @@ for j in {_directories(jobs)}; do
   case $since in ''|*[!0-9]*) since=$now;; esac
   age=$((now - since))
   if [ ! -e "$j/lost" ] && {{ [ "$cancelled" = yes ] || [ "$age" -ge {int(grace_s + 0.999)} ]; }}; then
-    {{ : > "$j/lost"; }} 2>/dev/null
+    {{ true > "$j/lost"; }} 2>/dev/null
     # It may have been written while we looked.
     record=; {{ IFS= read -r record < "$j/exit"; }} 2>/dev/null
     if [ -n "$record" ]; then rm -f "$j/lost"; printf '%s\\n' "exit $j $record"; continue; fi
@@ -288,14 +288,14 @@ frame say
 for j in {_directories(jobs)}; do
   if [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j"
   elif [ -e "$j/exit" ] || [ -e "$j/lost" ]; then echo "ended $j"
-  elif ! {{ : > "$j/cancel"; }} 2>/dev/null; then echo "unmarked $j"
+  elif ! {{ true > "$j/cancel"; }} 2>/dev/null; then echo "unmarked $j"
   fi
 done
 for s in {_submissions(jobs)}; do
   if [ -d "$s" ] && [ ! -d "$s/attempt" ]; then
     left=
     for c in "$s"/[0-9]*; do [ -e "$c/cancel" ] || left=yes; done
-    [ -n "$left" ] || {{ mkdir "$s/attempt" 2>/dev/null && : > "$s/attempt/cancelled"; }}
+    [ -n "$left" ] || {{ mkdir "$s/attempt" 2>/dev/null && true > "$s/attempt/cancelled"; }}
   fi
 done
 """
@@ -324,7 +324,17 @@ for j in {_directories(jobs)}; do
   fi
 done
 if [ "$#" -gt 0 ]; then
-  rm -rf "$@" 2>/dev/null || {{ chmod -R u+rwx "$@" 2>/dev/null; said=$(rm -rf "$@" 2>&1); }}
+  # The record of the end goes last: a job of which something stays is still the finished job that it was.
+  said=$(printf '%s/work\\n' "$@" | xargs rm -rf 2>&1)
+  [ -z "$said" ] || {{
+    printf '%s/work\\n' "$@" | xargs chmod -R u+rwx 2>/dev/null
+    said=$(printf '%s/work\\n' "$@" | xargs rm -rf 2>&1)
+  }}
+  for j; do
+    shift
+    if [ -e "$j/work" ] || [ -h "$j/work" ]; then printf '%s\\n' "stays $j $said"; else set -- "$@" "$j"; fi
+  done
+  [ "$#" -eq 0 ] || said=$(printf '%s\\n' "$@" | xargs rm -rf 2>&1)
   for j; do
     if [ -e "$j" ]; then printf '%s\\n' "stays $j $said"; else echo "removed $j"; fi
   done

@@ -188,15 +188,14 @@ async def _attempt(host: Host, batch: StagedBatch) -> Submission:
     """Submit exactly once: whoever comes second reads what the first one got (S9)."""
     deadline = anyio.current_time() + host.config.submit_deadline_s
     may_have_run = False
-    trouble = "the attempt did not come to its end"
     while True:
         try:
             attempts = await _try_attempt(host, batch)
-        except (ConnectionLost, OperationTimeout) as error:
-            may_have_run = may_have_run or error.may_have_run
-            trouble = str(error)
-        except TransportError as error:
-            if not may_have_run:
+        except InterCEdeError as error:
+            may_have_run = may_have_run or _may_have_run(error)
+            is_passing = isinstance(error, (ConnectionLost, OperationTimeout, ResourceError))
+            if not may_have_run and (not is_passing or anyio.current_time() > deadline):
+                await _clear_up(host, batch.submission)
                 raise
             trouble = str(error)
         else:
@@ -204,8 +203,8 @@ async def _attempt(host: Host, batch: StagedBatch) -> Submission:
             if state == sandbox.ATTEMPT_DONE:
                 return await _submitted(host, batch, attempts)
             may_have_run = True
+            trouble = f"the attempt is {state or 'gone'}"
             if state != sandbox.ATTEMPT_OPEN:
-                trouble = f"the attempt is {state or 'gone'}"
                 break
         if anyio.current_time() > deadline:
             break
@@ -216,6 +215,13 @@ async def _attempt(host: Host, batch: StagedBatch) -> Submission:
         handles=[make_handle(host, batch, copy, None) for copy in batch.copies],
         remedy="do not submit again; ask for the status of the handles, or find them by their tag",
     )
+
+
+def _may_have_run(error: InterCEdeError) -> bool:
+    """Whether the scheduler's commands may have run although there is no answer."""
+    if isinstance(error, TransportError):
+        return error.may_have_run
+    return isinstance(error, ResourceError)
 
 
 async def _try_attempt(host: Host, batch: StagedBatch) -> Attempts:

@@ -58,7 +58,7 @@ look() {
     fi
     # It may have ended while we looked.
     [ ! -e "$1/exit" ] || state=gone
-  elif [ ! -e "$1/cancel" ]; then state=waiting
+  elif [ -d "$1/work" ] && [ ! -e "$1/cancel" ]; then state=waiting
   fi
 }
 
@@ -109,7 +109,7 @@ choose() {
       [ "$copy" -ge "$from" ] || copy=$from
       while [ "$copy" -le "${range#*-}" ]; do
         c=$sub/$copy
-        if [ -d "$c" ] && [ ! -e "$c/slot" ] && [ ! -e "$c/cancel" ] && [ ! -e "$c/exit" ]; then
+        if [ -d "$c/work" ] && [ ! -e "$c/slot" ] && [ ! -e "$c/cancel" ] && [ ! -e "$c/exit" ]; then
           if ! echo "$k $host $boot $$ $me" > "$c/slot"; then
             # The disk is full; the next call tries again.
             rm -f "$c/slot"
@@ -140,7 +140,7 @@ run_copy() {
       sleep "$wall" & nap=$!
       wait "$nap"
       trap - TERM
-      : > "$sub/$copy/limit"
+      true > "$sub/$copy/limit"
       end_jobs "$sub $copy"
     ) & watch=$!
   fi
@@ -162,7 +162,7 @@ work() {
         [ -z "$first" ] || { first=; wake; }
         run_copy
       done
-      : > "$d/slots/$k"
+      true > "$d/slots/$k"
       exec 9>&-
       # What was queued after we found nothing and before we let go would otherwise wait for the next call.
       set -- "$d"/queue/*
