@@ -32,19 +32,13 @@ from ._errors import (
 )
 from ._jobs import (
     BulkResult,
-    Diagnostics,
     Failure,
     FailureCode,
-    JobCounts,
-    JobDetails,
     JobID,
-    JobOutput,
     JobStatus,
-    OpOutcome,
     StatusMap,
     distinct_ids,
 )
-from ._json import from_json, structure, to_json, unstructure
 from ._protocols import (
     Cancellable,
     Discoverable,
@@ -61,7 +55,6 @@ from ._protocols import (
 )
 from ._spec import (
     CopyVars,
-    DryRun,
     FileRef,
     JobHandle,
     OutputMember,
@@ -95,6 +88,8 @@ if TYPE_CHECKING:
         SSHKey,
         X509Proxy,
     )
+    from ._json import from_json, structure, to_json, unstructure
+    from ._results import Diagnostics, DryRun, JobCounts, JobDetails, JobOutput, OpOutcome
 
 __all__ = [
     "AuthenticationError",
@@ -174,7 +169,7 @@ __all__ = [
 ]
 
 
-#: What only plugins and their authors need is imported when it is first asked for: it is a third of the import's time.
+#: What not everybody needs is imported when it is first asked for: it is a third of the import's time.
 _LATER = {
     "Command": "_collaborators",
     "CommandResult": "_collaborators",
@@ -193,6 +188,16 @@ _LATER = {
     "Password": "_credentials",
     "SSHKey": "_credentials",
     "X509Proxy": "_credentials",
+    "from_json": "_json",
+    "structure": "_json",
+    "to_json": "_json",
+    "unstructure": "_json",
+    "Diagnostics": "_results",
+    "DryRun": "_results",
+    "JobCounts": "_results",
+    "JobDetails": "_results",
+    "JobOutput": "_results",
+    "OpOutcome": "_results",
 }
 
 

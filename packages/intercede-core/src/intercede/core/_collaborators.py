@@ -14,8 +14,9 @@ from typing import Protocol, runtime_checkable
 from attrs import field, frozen
 
 from ._fields import instance, many, whole_number
-from ._jobs import Failure, JobDetails, JobStatus, as_utc
+from ._jobs import Failure, JobStatus, as_utc
 from ._protocols import Managed
+from ._results import JobDetails
 from ._spec import SubmissionSpec
 
 __all__ = [

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import attrs
@@ -26,6 +25,8 @@ from ._jobs import BulkResult, as_utc
 from ._spec import OutputMember, SubmissionSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cattrs import Converter
 
 __all__ = ["from_json", "structure", "to_json", "unstructure"]
@@ -106,6 +107,8 @@ def _refused_constant(name: str) -> object:
 
 @cache
 def _converter() -> Converter:
+    from pathlib import Path
+
     from cattrs import Converter
 
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
@@ -287,6 +290,8 @@ def _one_of(value: object, allowed: list[object]) -> object:
 
 
 def _path(value: object, _: Any) -> Path:
+    from pathlib import Path
+
     return Path(_exact(value, str))
 
 

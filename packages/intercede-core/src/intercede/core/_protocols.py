@@ -15,20 +15,15 @@ Rules that hold for every method (the letters are those of the contract suite):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
-from ._jobs import (
-    BulkResult,
-    Diagnostics,
-    JobCounts,
-    JobDetails,
-    JobID,
-    JobOutput,
-    OpOutcome,
-    StatusMap,
-)
-from ._spec import CopyVars, DryRun, JobHandle, Submission, SubmissionSpec
+from ._jobs import BulkResult, JobID, StatusMap
+from ._spec import CopyVars, JobHandle, Submission, SubmissionSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ._results import Diagnostics, DryRun, JobCounts, JobDetails, JobOutput, OpOutcome
 
 __all__ = [
     "Cancellable",

@@ -19,7 +19,6 @@ from ._jobs import Failure, JobID, as_utc
 
 __all__ = [
     "CopyVars",
-    "DryRun",
     "FileRef",
     "JobHandle",
     "OutputMember",
@@ -105,14 +104,6 @@ def _secrets(values: Mapping[str, bytes]) -> Mapping[str, bytes]:
 
 def _metadata(values: Mapping[str, str]) -> Mapping[str, str]:
     return table(str, values, "metadata")
-
-
-def _details(values: Mapping[str, str]) -> Mapping[str, str]:
-    return table(str, values, "details")
-
-
-def _generated(values: Mapping[str, bytes]) -> Mapping[str, bytes]:
-    return table(bytes, values, "files")
 
 
 def _arguments(values: Iterable[str]) -> tuple[str, ...]:
@@ -482,18 +473,3 @@ class Submission:
         """
         if self.failures:
             raise PartialFailure(self.failures)
-
-
-@frozen
-class DryRun:
-    """What `submit` would have sent.
-
-    Attributes:
-        command: The scheduler's command, for people.
-        files: The generated files, by their name in the sandbox; secrets are blanked.
-        details: Whatever else is worth showing.
-    """
-
-    command: str = field(validator=text)
-    files: Mapping[str, bytes] = field(factory=dict, converter=_generated, hash=False)
-    details: Mapping[str, str] = field(factory=dict, converter=_details, hash=False)
