@@ -53,15 +53,27 @@ async def test_everything_leaves_out_inputs_and_the_executable(
 ) -> None:
     program = tmp_path / "[prog]*"
     program.write_text(
-        "#!/bin/sh\necho more >> 'in[1]'; echo x > made; mkdir -p sub; echo y > sub/prog\n"
+        "#!/bin/sh\necho more >> 'in[1]'; echo x > made; mkdir sub; echo y > sub/prog; echo > tree/made\n"
     )
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "leaf").write_text("2")
     spec = type(tools.script(""))(
         program,
-        inputs=[FileRef("in[1]", content=b"1"), FileRef("tree/leaf", content=b"2")],
+        inputs=[FileRef("in[1]", content=b"1"), FileRef("tree", source=tree)],
         outputs=OutputSpec(everything=True),
     )
     output = await fetch(make_backend, tools, tmp_path, spec)
-    assert sorted(output.files) == ["made", "sub/prog"]
+    assert sorted(output.files) == ["made", "sub/prog", "tree/made"]
+
+
+async def test_what_two_patterns_match_comes_back_once(
+    make_backend: Any, tools: Any, tmp_path: Path
+) -> None:
+    spec = tools.script("mkdir d; echo 1 > d/a", outputs=OutputSpec(["d/", "*/a", "d/a"]))
+    output = await fetch(make_backend, tools, tmp_path, spec)
+    assert list(output.files) == ["d/a"]
+    assert output.failure is None
 
 
 async def test_an_input_that_is_asked_for_by_name_comes_back_as_it_is_now(
@@ -264,7 +276,13 @@ async def test_a_destination_at_a_url_is_refused(make_backend: Any, tools: Any) 
 
 
 async def test_a_secret_with_the_name_of_an_input_is_refused(make_backend: Any, tools: Any) -> None:
-    spec = tools.script("true", inputs=[FileRef("a", content=b"")])
+    spec = tools.script(
+        "cat d/b d/c/e", inputs=[FileRef("a", content=b""), FileRef("d/c/e", content=b"")]
+    )
     async with make_backend() as ce:
-        with pytest.raises(SpecRefused, match="'a' is also an input"):
-            await ce.submit(spec, [CopyVars(), CopyVars(secrets={"a": b"x"})])
+        for name in ("a", "a/b", "d"):
+            with pytest.raises(SpecRefused, match=f"'{name}' is in the way") as caught:
+                await ce.submit(spec, [CopyVars(), CopyVars(secrets={name: b"x"})])
+            assert caught.value.field == "copies[1].secrets"
+        ids = tools.ids_of(await ce.submit(spec, [CopyVars(secrets={"d/b": b"x"})]))
+        assert await tools.finish(ce, ids) == [JobStatus.SUCCESSFUL]

@@ -1,5 +1,6 @@
 """Commands on this machine: what goes in and comes out, and what is left when they are stopped."""
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
@@ -187,6 +188,25 @@ async def test_leaving_a_stream_early_ends_the_command(transport: LocalTransport
         async for _ in process.stdout:
             break
     assert not await alive("86.4006")
+
+
+async def test_a_task_that_asyncio_itself_cancels_at_any_moment_leaves_nothing(
+    transport: LocalTransport,
+) -> None:
+    """`asyncio.timeout` and `wait_for` cancel without anyio's scopes knowing."""
+    await transport.run(Command(["true"]))
+    descriptors = len(os.listdir("/proc/self/fd"))
+    command = Command(["sh", "-c", "sleep 86.4008 & cat; wait"], stdin=b"x" * 200_000)
+    for steps in range(40):
+        task = asyncio.ensure_future(transport.run(command))
+        for _ in range(steps):
+            await asyncio.sleep(0.0003)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.shield(task), 10)
+    assert not await alive("86.4008")
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    assert children() == 0
 
 
 async def test_many_at_once_leave_nothing(transport: LocalTransport) -> None:

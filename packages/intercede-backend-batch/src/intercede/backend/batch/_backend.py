@@ -105,8 +105,8 @@ class BatchBackend:
     @contextmanager
     def _operation(self, name: str) -> Iterator[None]:
         """Every error names the resource and the operation."""
-        self._lifetime.check()
         try:
+            self._lifetime.check()
             yield
         except InterCEdeError as error:
             error.at(self._name, name)

@@ -54,7 +54,10 @@ async def kill_jobs(
         if ours:
             await kill_jobs(host, ours, outcomes, failures)
         return
-    said = {word: lines_after(frames.lines, f"{word} ") for word in ("absent", "ended", "unmarked")}
+    said = {
+        word: lines_after(frames.lines, f"{word} ")
+        for word in ("absent", "ended", "marked", "unmarked")
+    }
     live, trouble = (
         read_queue(host, list(jobs.values()), frames, "status", len(commands))
         if jobs
@@ -80,7 +83,8 @@ async def kill_jobs(
                 FailureCode.NOT_NOW, f"it was told to end and is still {state}; kill it again"
             )
         else:
-            outcomes[job] = OpOutcome(ok=True)
+            note = "it was killed before" if key in said["marked"] else None
+            outcomes[job] = OpOutcome(ok=True, note=note)
     rest = {job: part for job, part in bare.items() if job not in failures | outcomes}
     if rest:
         await _kill_bare(host, rest, outcomes, failures)
@@ -100,7 +104,7 @@ async def _kill_bare(
         if job in trouble:
             failures[job] = trouble[job]
         elif job in found and found[job].status.is_finished:
-            outcomes[job] = OpOutcome(ok=True)
+            outcomes[job] = OpOutcome(ok=True, note=found[job].reason)
         elif job in found:
             failures[job] = Failure(
                 FailureCode.NOT_NOW, "its submission is under way; kill it again"

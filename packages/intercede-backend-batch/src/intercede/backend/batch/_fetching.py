@@ -91,6 +91,7 @@ class Fetching:
         self._tar: TarReader | None = None
         self._job: str | None = None
         self._sink: FileSink | None = None
+        self._names: set[str] = set()
         self._in_file = False
         self._broken = ""
         self.outputs: dict[str, JobOutput] = {}
@@ -195,10 +196,15 @@ class Fetching:
         if job != self._job:
             self._drop(Failure(FailureCode.NOT_NOW, "the stream went on before it was complete"))
             self._job = job
+            self._names.clear()
         if not name:
             if member.kind is TarKind.DIRECTORY:
                 self._commit()
             return
+        # What two patterns match comes twice.
+        if name in self._names:
+            return
+        self._names.add(name)
         try:
             if self._sink is None:
                 self._sink = FileSink(self._dest, job, self._limits)

@@ -288,6 +288,7 @@ frame say
 for j in {_directories(jobs)}; do
   if [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j"
   elif [ -e "$j/exit" ] || [ -e "$j/lost" ]; then echo "ended $j"
+  elif [ -f "$j/cancel" ]; then echo "marked $j"
   elif ! {{ true > "$j/cancel"; }} 2>/dev/null; then echo "unmarked $j"
   fi
 done
@@ -356,9 +357,6 @@ def select_function(spec: SubmissionSpec, variants: Iterable[CopyVars]) -> str:
     on the way to a file is printed in its place, so that it is seen and refused.
     """
     secrets = sorted({name for variant in variants for name in variant.secrets})
-    staged = [ref.name for ref in spec.inputs]
-    if spec.executable_name is not None:
-        staged.append(spec.executable_name)
     lines = [
         "select_output() {",
         "  w=$1",
@@ -383,7 +381,13 @@ def select_function(spec: SubmissionSpec, variants: Iterable[CopyVars]) -> str:
         "  }",
     ]
     if spec.outputs.everything:
-        lines.append(f'  find "$w" {_pruned([*secrets, *staged])}! -type d -print0')
+        # What lies in inputs/ by the same name was staged; all else the payload made, also beneath a directory that was.
+        lines += [
+            f'  find "$w" {_pruned(secrets)}! -type d -print0 | xargs -0 sh -c \'',
+            "    inputs=$1 w=$2; shift 2",
+            '    for f; do [ -e "$inputs/${f#"$w"/}" ] || printf "%s\\0" "$f"; done',
+            '  \' sh "${w%/*/work}/inputs" "$w"',
+        ]
     else:
         lines += [_select_member(member.pattern) for member in spec.outputs.members]
     lines.append("}")

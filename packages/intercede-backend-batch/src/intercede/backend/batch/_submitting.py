@@ -7,7 +7,7 @@ first one got (S9).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -61,6 +61,7 @@ async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars])
     """Check, stage, submit; see `Submitter.submit`."""
     check_sandbox(spec, variants)
     sources, directories = await anyio.to_thread.run_sync(collect_sources, spec)
+    _check_secrets(variants, spec, [source.name for source in sources], directories)
     await host.connect()
     host.scheduler.check(spec, host.facts)
     batch = host.batch(new_submission(), spec, len(variants))
@@ -79,6 +80,7 @@ async def dry_run(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]
     """The same checks, and what would be sent."""
     check_sandbox(spec, variants)
     sources, directories = await anyio.to_thread.run_sync(collect_sources, spec)
+    _check_secrets(variants, spec, [source.name for source in sources], directories)
     await host.connect()
     host.scheduler.check(spec, host.facts)
     batch = host.batch(new_submission(), spec, len(variants))
@@ -275,13 +277,31 @@ def check_sandbox(spec: SubmissionSpec, variants: Sequence[CopyVars]) -> None:
                 f"{member.destination!r}: this resource uploads nothing by itself",
                 remedy="leave it out and fetch the output, or let the payload upload it",
             )
-    staged = {ref.name for ref in spec.inputs} | {spec.executable_name}
+
+
+def _check_secrets(
+    variants: Sequence[CopyVars],
+    spec: SubmissionSpec,
+    files: Iterable[str],
+    directories: Iterable[str],
+) -> None:
+    """Refuse a secret in whose place, or on whose way, something else is staged."""
+    names = {*files, *(ref.name for ref in spec.inputs if ref.content is not None)}
+    taken = names | set(directories) | {parent for name in names for parent in _above(name)}
     for copy, variant in enumerate(variants):
-        taken = sorted(name for name in variant.secrets if name in staged)
-        if taken:
-            raise SpecRefused(
-                f"copies[{copy}].secrets", f"{taken[0]!r} is also an input or the executable"
-            )
+        for secret in variant.secrets:
+            if secret in taken or any(parent in names for parent in _above(secret)):
+                raise SpecRefused(
+                    f"copies[{copy}].secrets",
+                    f"{secret!r} is in the way of an input or the executable",
+                    remedy="give it another name",
+                )
+
+
+def _above(name: str) -> list[str]:
+    """The directories on the way to a name."""
+    parts = name.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def _shown(word: str) -> str:

@@ -3,7 +3,8 @@
 There is no daemon. Per host, beneath the sandbox root:
 
     .direct/<host>/limit       how many copies may run at once
-    .direct/<host>/slots/<k>   held (flock) by the worker of slot k and by the runner it started, never by a payload
+    .direct/<host>/slots/<k>   held (flock) by the worker of slot k and by the runner it started, never by a payload; names the worker
+                               and its copy
     .direct/<host>/gate        held while a copy is chosen, so that it is chosen once and never after its cancel mark
     .direct/<host>/queue/<s>   a submission with copies that have not been chosen: mark, runner, wall time, ranges of copies
     .direct/<host>/active/<s>  one without
@@ -52,7 +53,9 @@ look() {
     [ "$when" = "$boot" ] || return 0
     if { read -r _ _ runner_pid runner_born _ < "$1/start"; } 2>/dev/null; then
       if alive "$runner_pid" "$runner_born"; then state=running; else state=orphaned; fi
-    elif alive "$pid" "$since"; then state=running
+    elif alive "$pid" "$since" && { read -r _ _ current < "$d/slots/$slot"; } 2>/dev/null && [ "$current" = "$1" ]; then
+      # The worker has chosen it, and its runner has not written down who it is.
+      state=running
     elif [ -e "$1/started" ]; then state=orphaned
     else state=unstarted
     fi
@@ -117,6 +120,7 @@ choose() {
             exec 8>&-
             return 1
           fi
+          echo "$$ $me $c" > "$d/slots/$k"
           echo $((copy + 1)) > "$d/next/$sub"
           exec 8>&-
           return 0

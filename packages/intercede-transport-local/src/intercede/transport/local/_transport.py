@@ -6,14 +6,15 @@ the command with all it started, unless it left the session on purpose.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import anyio
 import anyio.abc
@@ -31,6 +32,8 @@ from intercede.core import (
 from intercede.toolkit import Lifetime
 
 __all__ = ["LocalConfig", "LocalTransport"]
+
+T = TypeVar("T")
 
 #: How long a command may take to clean up after SIGTERM, in seconds.
 _TERM_GRACE_S = 1.0
@@ -95,11 +98,7 @@ class LocalTransport:
         """
         self._lifetime.check()
         try:
-            # A start that is cancelled half-way would leak its pipes; it takes milliseconds.
-            with anyio.CancelScope(shield=True):
-                child = await anyio.open_process(
-                    command.argv, cwd=Path.home(), start_new_session=True
-                )
+            child = await _start(command)
         except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
             if not Path.home().is_dir():
                 raise Unreachable(
@@ -120,8 +119,7 @@ class LocalTransport:
         except BaseExceptionGroup as group:
             raise _sole(group) from None
         finally:
-            with anyio.CancelScope(shield=True):
-                await process.end()
+            await _to_its_end(process.end())
         if scope.cancelled_caught:
             raise OperationTimeout(
                 f"{command.argv[0]} did not end within {command.timeout_s:g} s", may_have_run=True
@@ -136,6 +134,34 @@ class LocalTransport:
         """Copy a file. It appears whole or not at all."""
         self._lifetime.check()
         await anyio.to_thread.run_sync(_copy, Path.home() / remote, local)
+
+
+async def _start(command: Command) -> anyio.abc.Process:
+    """Start the command, in a session of its own; all of it or not at all, since a start that is cancelled half-way leaks its pipes."""
+    starting = asyncio.ensure_future(
+        anyio.open_process(command.argv, cwd=Path.home(), start_new_session=True)
+    )
+    try:
+        return await _to_its_end(starting)
+    except asyncio.CancelledError:
+        if starting.done() and not starting.cancelled() and starting.exception() is None:
+            await _to_its_end(_Running(starting.result(), 0).end())
+        raise
+
+
+async def _to_its_end(work: Awaitable[T]) -> T:
+    """Wait for something that must not be left half-done, whoever cancels us meanwhile, be it anyio or asyncio."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()
 
 
 def _sole(group: BaseExceptionGroup[BaseException]) -> BaseException:
