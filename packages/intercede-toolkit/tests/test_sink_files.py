@@ -412,7 +412,9 @@ def test_whatever_members_come_only_regular_files_appear_and_only_in_their_place
         for kind, name, target, data in steps:
             if kind == "file":
                 put(sink, name, data)
-                if not name.startswith("/"):  # which is refused, and does not stand for the name without
+                if not name.startswith(
+                    "/"
+                ):  # which is refused, and does not stand for the name without
                     plain = "/".join(p for p in name.split("/") if p not in ("", "."))
                     first.setdefault(plain, data)
             else:
