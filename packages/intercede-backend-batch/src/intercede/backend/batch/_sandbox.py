@@ -91,6 +91,9 @@ def stage(submission: str, copies: int, end_mark: str) -> str:
 part=.part.{submission}
 fail() {{ cd "$root"; rm -rf "$part"; frame say; printf '%s\\n' "failed $1"; frame ended; exit 0; }}
 if [ ! -e {submission} ]; then
+  # What submitters left that died while they staged; none stages for two days.
+  set -- .part.*
+  [ ! -e "$1" ] || find "$@" -prune -mtime +1 -exec rm -rf {{}} +
   rm -rf "$part"
   said=$(mkdir "$part" 2>&1) || fail "$said"
   cd "$part" || fail "it vanished"

@@ -175,15 +175,18 @@ async def _stage(
     )
 
 
-async def _clear_up(host: Host, submission: str) -> None:
-    """Remove what a failed staging left, as far as the host can be reached."""
+async def _clear_up(host: Host, submission: str, copies: Iterable[int] | None = None) -> None:
+    """Remove what a failed submit left, or some copies of it, as far as the host can be reached."""
     script = host.script()
-    script.add(f"rm -rf .part.{submission} {submission}")
+    if copies is None:
+        script.add(f"rm -rf .part.{submission} {submission}")
+    else:
+        script.add(f"rm -rf {' '.join(f'{submission}/{copy}' for copy in copies)}")
     with anyio.move_on_after(_CLEAR_UP_S, shield=True):
         try:
             await host.run(script, _CLEAR_UP_S)
         except InterCEdeError:
-            return  # what is left has no tag and no job: the next submit sweeps it
+            return  # a part is swept by a later submit; what is whole is found by its tag
 
 
 async def _attempt(host: Host, batch: StagedBatch) -> Submission:
@@ -256,8 +259,8 @@ async def _submitted(host: Host, batch: StagedBatch, attempts: Attempts) -> Subm
             failures[copy] = native or Failure(
                 FailureCode.FAILED, "the scheduler's answer says nothing about this copy"
             )
-    if not handles:
-        await _clear_up(host, batch.submission)
+    if failures:
+        await _clear_up(host, batch.submission, failures if handles else None)
     return Submission(batch.submission, tuple(handles), failures)
 
 
