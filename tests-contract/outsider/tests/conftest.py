@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 _PLACE = "OUTSIDER_TESTS"
+_SERVER = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,8 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _start_server(config: pytest.Config, socket: Path) -> None:
     server = subprocess.Popen([sys.executable, "-m", "outsider.server", str(socket)])
-    config.add_cleanup(server.wait)
-    config.add_cleanup(server.terminate)
+    config.stash[_SERVER] = server
     until = time.monotonic() + 20
     while not socket.exists():
         assert server.poll() is None and time.monotonic() < until, "the server does not start"
@@ -30,5 +30,7 @@ def _start_server(config: pytest.Config, socket: Path) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
+    if _SERVER in config.stash:
+        config.stash[_SERVER].terminate()
+        config.stash[_SERVER].wait()
         shutil.rmtree(os.environ.pop(_PLACE), ignore_errors=True)

@@ -335,9 +335,10 @@ class PlainBackend:
 
     def _handles(self) -> list[JobHandle]:
         found = []
-        for file in self._root.glob("[!.]*/[!.]*/job.json"):
-            with suppress(FileNotFoundError):
-                found.append(from_json(JobHandle, json.loads(file.read_text())["handle"]))
+        for place in (copy for submission in _entries(self._root) for copy in _entries(submission)):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                text = (place / "job.json").read_text()
+                found.append(from_json(JobHandle, json.loads(text)["handle"]))
         return sorted(
             found, key=lambda handle: (handle.submitted_at, handle.submission, handle.copy)
         )
@@ -412,6 +413,14 @@ def _living() -> Mapping[str, Sequence[int]]:
     return found
 
 
+def _entries(folder: Path) -> list[Path]:
+    """What is in a directory; nothing if somebody has purged it just now (where `glob` would raise)."""
+    try:
+        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def _ending(place: Path) -> str | None:
     try:
         return (place / "end").read_text().strip()
@@ -429,30 +438,29 @@ def _record(place: Path, ending: str) -> None:
 
 
 def _look(job: JobID, place: Path, living: Callable[[], Mapping[str, Sequence[int]]]) -> JobDetails:
-    """All that is known of a job."""
+    """All that is known of a job.
+
+    Raises:
+        FileNotFoundError: It has been purged meanwhile. What is not there proves nothing as long as the directory may be gone, too.
+    """
     ending = _ending(place)
-    if ending in (None, "cancelled"):
-        began = (place / "began").exists()
-        alive = job in living()
-        if alive and began:
-            return JobDetails(
-                JobStatus.RUNNING, started_at=_moment(place / "began"), node=platform.node()
-            )
-        if ending is None and not began:
-            return JobDetails(JobStatus.PENDING, reason="not started yet")
-        # Look once more: it may have begun after the processes were listed, or ended since.
-        if ending is None and job in _living():
-            return JobDetails(
-                JobStatus.RUNNING, started_at=_moment(place / "began"), node=platform.node()
-            )
-        if ending is None and _ending(place) is None:
-            # It has begun, is no more, and did not say how it ended: somebody killed it with its runner, or the machine went down.
-            _record(place, "lost")
-        ending = _ending(place)
-    word, _, number = (ending or "").partition(" ")
+    began = _moment(place / "began")
+    if ending is None and began is None:
+        (place / "job.json").stat()
+        return JobDetails(JobStatus.PENDING, reason="not started yet")
+    # The second look is for those that began after the processes were listed.
+    if (ending is None and (job in living() or job in _living())) or (
+        ending == "cancelled" and began is not None and job in living()
+    ):
+        return JobDetails(JobStatus.RUNNING, started_at=began, node=platform.node())
+    if ending is None:
+        # It began, is no more, and unless it ended just now it did not say how: its runner was killed, or the machine went down.
+        _record(place, "lost")
+        ending = (place / "end").read_text().strip()
+    word, _, number = ending.partition(" ")
     details = JobDetails(
         _ENDINGS.get(word, JobStatus.FINISHED_UNKNOWN),
-        started_at=_moment(place / "began"),
+        started_at=began,
         ended_at=_moment(place / "end"),
         node=platform.node(),
     )

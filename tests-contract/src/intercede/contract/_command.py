@@ -79,6 +79,9 @@ def _run(description: Path, options: Sequence[str]) -> int:
                     "-p",
                     "no:cacheprovider",
                     "-rN",
+                    # This module has imported the package already. The assertions are in others.
+                    "-W",
+                    "ignore:Module already imported:pytest.PytestAssertRewriteWarning",
                     str(module),
                     *options,
                 ]

@@ -244,8 +244,12 @@ class StatusRules(Rules):
     async def test_exit_0_is_successful_and_every_other_exit_failed(self, bench: Bench) -> None:
         ids = await bench.start_each(*(("exit", str(code)) for code in EXITS))
         seen = await bench.until(ids)
-        wanted = [JobStatus.FAILED if code else JobStatus.SUCCESSFUL for code in EXITS]
-        assert [seen[job] for job in ids] == wanted
+        wrong = {
+            f"exit {code}": f"reported as {seen[job]}"
+            for code, job in zip(EXITS, ids, strict=True)
+            if seen[job] != (JobStatus.FAILED if code else JobStatus.SUCCESSFUL)
+        }
+        assert wrong == {}, "expected exit 0 to be successful and every other exit to be failed"
 
     @rule("T3")
     async def test_a_signal_is_failed(self, bench: Bench) -> None:
@@ -267,9 +271,12 @@ class StatusRules(Rules):
         ids = await bench.start_each(*(("exit", str(code)) for code in codes))
         await bench.until(ids)
         details = await detailer.details(ids)
-        assert [(details[job].exit_code, details[job].signal) for job in ids] == [
-            (code, None) for code in codes
-        ]
+        wrong = {
+            f"exit {code}": f"reported as exit {seen.exit_code}, signal {seen.signal}"
+            for code, job in zip(codes, ids, strict=True)
+            if ((seen := details[job]).exit_code, seen.signal) != (code, None)
+        }
+        assert wrong == {}, "expected the exit code of the payload, and no signal"
 
     @rule("T3")
     async def test_details_tell_the_signal(self, bench: Bench) -> None:
@@ -277,7 +284,12 @@ class StatusRules(Rules):
         ids = await bench.start_each(*(("signal", str(number)) for number in SIGNALS))
         await bench.until(ids)
         details = await detailer.details(ids)
-        assert [details[job].signal for job in ids] == list(SIGNALS)
+        wrong = {
+            f"signal {number}": f"reported as signal {details[job].signal}"
+            for number, job in zip(SIGNALS, ids, strict=True)
+            if details[job].signal != number
+        }
+        assert wrong == {}, "expected the signal that ended the payload"
 
     @rule("T3")
     async def test_details_agree_with_status_and_their_times_are_in_order(
