@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,8 +147,10 @@ for group, name in [("backends", "plain"), ("schedulers", "spool"), ("transports
 def test_one_command_holds_the_outsiders_backend_to_the_suite(
     empty: Path, described: Path, tmp_path: Path
 ) -> None:
+    began = time.monotonic()
     code, said = run(empty / "intercede-contract", described, "-q", cwd=tmp_path)
     assert code == 0, said
+    assert time.monotonic() - began < 60
     verdicts = dict(line.split()[:2] for line in said.splitlines() if line[1:2].isdigit())
     passed = {rule for rule, verdict in verdicts.items() if verdict == "passed"}
     assert passed >= {"L1", "S1", "S4", "T2", "T3", "F1", "F4", "K2", "P1", "E2"}, said

@@ -100,6 +100,11 @@ class SocketTransport:
                 writer.write(frame(b"r", wanted.encode()))
                 feeding = asyncio.create_task(_feed(writer, command.stdin, stdin))
                 yield process
+        except ConnectionLost:
+            # We hung up because there was no more input to be had: then that is what went wrong.
+            if feeding is not None and feeding.done() and (error := feeding.exception()):
+                raise error from None
+            raise
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -208,17 +213,30 @@ async def _feed(
     writer: asyncio.StreamWriter, first: bytes, rest: AsyncIterable[bytes] | None
 ) -> None:
     """Send all of the input and its end, no faster than it is taken. A command that stops reading is no error."""
-    with suppress(OSError):
-        for start in range(0, len(first), MAX_FRAME):
-            writer.write(frame(b"i", first[start : start + MAX_FRAME]))
+    try:
+        with suppress(OSError):
+            await _send(writer, first)
+        async for chunk in rest or _nothing():
+            with suppress(OSError):
+                await _send(writer, chunk)
+        with suppress(OSError):
+            writer.write(frame(b"i"))
             await writer.drain()
-        if rest is not None:
-            async for chunk in rest:
-                for start in range(0, len(chunk), MAX_FRAME):
-                    writer.write(frame(b"i", chunk[start : start + MAX_FRAME]))
-                    await writer.drain()
-        writer.write(frame(b"i"))
+    except Exception:
+        writer.transport.abort()
+        raise
+
+
+async def _send(writer: asyncio.StreamWriter, content: bytes) -> None:
+    for start in range(0, len(content), MAX_FRAME):
+        writer.write(frame(b"i", content[start : start + MAX_FRAME]))
         await writer.drain()
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    chunks: tuple[bytes, ...] = ()
+    for chunk in chunks:
+        yield chunk
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
