@@ -47,8 +47,7 @@ from . import plugin
 from ._payload import PAYLOAD
 from ._probe import Probe
 from ._resource import Faults, Resource
-from ._rules import RULES
-from ._verdict import RULES_ATTRIBUTE, not_observed, not_offered
+from ._verdict import not_observed, not_offered
 
 __all__ = ["Bench", "Rules", "bench_at"]
 
@@ -429,16 +428,11 @@ class Rules:
     resource: ClassVar[Resource]
 
     @pytest.fixture(autouse=True)
-    def _declare_rules(self, request: pytest.FixtureRequest) -> None:
-        """Let the report know which rules the test tests, and that somebody is to gather them."""
+    def _gathered(self, request: pytest.FixtureRequest) -> None:
+        """See to it that somebody gathers the verdicts, also where plugins are not loaded by themselves."""
         manager = request.config.pluginmanager
         if not manager.has_plugin(plugin.NAME):
             manager.register(plugin, plugin.NAME)
-        properties = request.node.user_properties
-        properties.append((plugin.RESOURCE_PROPERTY, type(self).__name__))
-        for name in getattr(request.function, RULES_ATTRIBUTE, ()):
-            properties.append((plugin.RULE_PROPERTY, name))
-            request.node.add_report_section("call", "contract rule", f"{name}: {RULES[name]}")
 
     @pytest_asyncio.fixture(loop_scope="function")
     async def bench(self, tmp_path: Path) -> AsyncIterator[Bench]:

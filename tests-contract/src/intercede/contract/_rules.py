@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["RULES", "Verdict"]
+__all__ = ["RULES", "RULES_ATTRIBUTE", "Verdict"]
+
+#: Where a test keeps the names of its rules.
+RULES_ATTRIBUTE: Final = "contract_rules"
 
 
 class Verdict(StrEnum):
