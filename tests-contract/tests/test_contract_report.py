@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from intercede.contract import RULES, BackendContract
+from intercede.contract import RULES, BackendContract, TransportContract
 from intercede.contract._rules import RULES_ATTRIBUTE
 
 PLUGIN = ("-p", "intercede.contract.plugin")
@@ -63,18 +63,16 @@ def verdicts(said: str) -> dict[str, str]:
     return found
 
 
-def test_every_rule_has_a_test() -> None:
-    tested = {
-        rule
-        for name in dir(BackendContract)
-        for rule in getattr(getattr(BackendContract, name), RULES_ATTRIBUTE, ())
-    }
-    assert tested == set(RULES)
-
-
-def test_every_test_declares_its_rule() -> None:
-    tests = [name for name in dir(BackendContract) if name.startswith("test")]
-    assert [n for n in tests if not hasattr(getattr(BackendContract, n), RULES_ATTRIBUTE)] == []
+@pytest.mark.parametrize(
+    ("contract", "families"), [(BackendContract, "LSTFKPCDE"), (TransportContract, "X")]
+)
+def test_every_rule_has_a_test_and_every_test_declares_its_rule(
+    contract: type, families: str
+) -> None:
+    tests = [getattr(contract, name) for name in dir(contract) if name.startswith("test")]
+    assert [test.__name__ for test in tests if not getattr(test, RULES_ATTRIBUTE, ())] == []
+    tested = {rule for test in tests for rule in getattr(test, RULES_ATTRIBUTE)}
+    assert tested == {rule for rule in RULES if rule[0] in families}
 
 
 @pytest.mark.parametrize("ability", WITHOUT)

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from ._probe import LocalProbe, Probe
     from ._resource import Faults, Resource
     from ._rules import RULES, Verdict
+    from ._transport import TransportContract
+    from ._transport_resource import COMMANDS, TransportFaults, TransportResource
     from ._verdict import not_observed, not_offered, rule
 
 __all__ = [
+    "COMMANDS",
     "PAYLOAD",
     "RULES",
     "BackendContract",
@@ -30,6 +33,9 @@ __all__ = [
     "LocalProbe",
     "Probe",
     "Resource",
+    "TransportContract",
+    "TransportFaults",
+    "TransportResource",
     "Verdict",
     "main",
     "not_observed",
@@ -38,6 +44,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "COMMANDS": "_transport_resource",
     "PAYLOAD": "_payload",
     "RULES": "_rules",
     "BackendContract": "_backend",
@@ -46,6 +53,9 @@ _LATER = {
     "LocalProbe": "_probe",
     "Probe": "_probe",
     "Resource": "_resource",
+    "TransportContract": "_transport",
+    "TransportFaults": "_transport_resource",
+    "TransportResource": "_transport_resource",
     "Verdict": "_rules",
     "main": "_command",
     "not_observed": "_verdict",

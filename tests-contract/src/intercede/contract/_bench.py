@@ -49,7 +49,7 @@ from ._probe import Probe
 from ._resource import Faults, Resource
 from ._verdict import not_observed, not_offered
 
-__all__ = ["Bench", "Rules", "bench_at"]
+__all__ = ["Bench", "Gathered", "Rules", "bench_at"]
 
 _UNIQUE: Final = "{unique}"
 #: Why a job may still be there after a purge, and is purged again.
@@ -422,10 +422,8 @@ async def bench_at(resource: Resource, scratch: Path) -> AsyncIterator[Bench]:
         await bench.close()
 
 
-class Rules:
-    """What the classes of rules have in common: the resource, and a bench for every test."""
-
-    resource: ClassVar[Resource]
+class Gathered:
+    """What every class of rules does, whatever the rules are about."""
 
     @pytest.fixture(autouse=True)
     def _gathered(self, request: pytest.FixtureRequest) -> None:
@@ -433,6 +431,12 @@ class Rules:
         manager = request.config.pluginmanager
         if not manager.has_plugin(plugin.NAME):
             manager.register(plugin, plugin.NAME)
+
+
+class Rules(Gathered):
+    """What the classes of rules about backends have in common: the resource, and a bench for every test."""
+
+    resource: ClassVar[Resource]
 
     @pytest_asyncio.fixture(loop_scope="function")
     async def bench(self, tmp_path: Path) -> AsyncIterator[Bench]:

@@ -19,7 +19,7 @@ from intercede.core import ConfigurationError, CredentialProvider, JobBackend, J
 
 from ._probe import LocalProbe, Probe
 
-__all__ = ["Faults", "Resource"]
+__all__ = ["Faults", "Paced", "Resource"]
 
 #: Values that no resource can honour, by the field of `Resources`; and a resident program that is nowhere.
 _ABSURD: Final[Mapping[str, int | str]] = {
@@ -83,8 +83,46 @@ class Faults(Protocol):
         ...
 
 
+class Paced:
+    """How long things take, for whatever is declared to be of some speed.
+
+    Attributes:
+        seconds: How long a trivial job, or command, takes.
+        clock: How many of a payload's seconds pass in one.
+    """
+
+    __slots__ = ()
+
+    seconds: float
+    clock: float
+
+    @property
+    def patience_s(self) -> float:
+        """How long to wait for a thing that takes about as long as a trivial job. Generous: a slow machine is no failure."""
+        return 30 + 30 * self.seconds
+
+    @property
+    def test_limit_s(self) -> float:
+        """How long a whole test may take."""
+        return 4 * self.patience_s
+
+    @property
+    def clearing_s(self) -> float:
+        """How long a test may take to clear up. Shorter: where it fails once it fails for every test."""
+        return self.patience_s / 3
+
+    @property
+    def poll_s(self) -> float:
+        """How long to wait between two looks."""
+        return min(max(self.seconds / 10, 0.01), 10.0)
+
+    def payload_seconds(self, real: float) -> str:
+        """What to tell the payload to sleep, for so many seconds of ours."""
+        return f"{real * self.clock:.3f}".rstrip("0").rstrip(".")
+
+
 @frozen(kw_only=True)
-class Resource:
+class Resource(Paced):
     """One resource, as the suite sees it.
 
     In a configuration, `{unique}` inside any text becomes a name that no other test uses.
@@ -115,30 +153,6 @@ class Resource:
     probe: Probe | None = None
     faults: Faults | None = None
     credentials: Callable[[], CredentialProvider] | None = None
-
-    @property
-    def patience_s(self) -> float:
-        """How long to wait for a thing that takes about as long as a trivial job. Generous: a slow machine is no failure."""
-        return 30 + 30 * self.seconds
-
-    @property
-    def test_limit_s(self) -> float:
-        """How long a whole test may take."""
-        return 4 * self.patience_s
-
-    @property
-    def clearing_s(self) -> float:
-        """How long a test may take to clear up. Shorter: where it fails once it fails for every test."""
-        return self.patience_s / 3
-
-    @property
-    def poll_s(self) -> float:
-        """How long to wait between two looks."""
-        return min(max(self.seconds / 10, 0.01), 10.0)
-
-    def payload_seconds(self, real: float) -> str:
-        """What to tell the payload to sleep, for so many seconds of ours."""
-        return f"{real * self.clock:.3f}".rstrip("0").rstrip(".")
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Resource:

@@ -72,4 +72,12 @@ RULES: Final[Mapping[str, str]] = {
     "D1": "diagnostics while running, repeatable, bounded; before the start they say why",
     "E1": "errors are typed, and name resource, operation and remedy",
     "E2": "no secret in any text, log, argv, environment, traceback or world-readable file",
+    "X1": "arguments and input arrive byte for byte, whatever the login shell",
+    "X2": "exit status and signal come back",
+    "X3": "the end of the input reaches the command",
+    "X4": "back-pressure both ways: nobody's output or input piles up",
+    "X5": "output is bounded",
+    "X6": "a cancelled or timed-out command is ended at the host",
+    "X7": "may_have_run is False only when nothing ran",
+    "X8": "after a failure the next use connects again",
 }
