@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from intercede.contract import RULES, BackendContract, TransportContract
+from intercede.contract import RULES, BackendContract, SchedulerContract, TransportContract
 from intercede.contract._rules import RULES_ATTRIBUTE
 
 PLUGIN = ("-p", "intercede.contract.plugin")
@@ -64,7 +64,8 @@ def verdicts(said: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("contract", "families"), [(BackendContract, "LSTFKPCDE"), (TransportContract, "X")]
+    ("contract", "families"),
+    [(BackendContract, "LSTFKPCDE"), (TransportContract, "X"), (SchedulerContract, "N")],
 )
 def test_every_rule_has_a_test_and_every_test_declares_its_rule(
     contract: type, families: str

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ._probe import LocalProbe, Probe
     from ._resource import Faults, Resource
     from ._rules import RULES, Verdict
+    from ._scheduler import SchedulerContract
+    from ._scheduler_resource import Sample, SchedulerResource
     from ._transport import TransportContract
     from ._transport_resource import COMMANDS, TransportFaults, TransportResource
     from ._verdict import not_observed, not_offered, rule
@@ -33,6 +35,9 @@ __all__ = [
     "LocalProbe",
     "Probe",
     "Resource",
+    "Sample",
+    "SchedulerContract",
+    "SchedulerResource",
     "TransportContract",
     "TransportFaults",
     "TransportResource",
@@ -53,6 +58,9 @@ _LATER = {
     "LocalProbe": "_probe",
     "Probe": "_probe",
     "Resource": "_resource",
+    "Sample": "_scheduler_resource",
+    "SchedulerContract": "_scheduler",
+    "SchedulerResource": "_scheduler_resource",
     "TransportContract": "_transport",
     "TransportFaults": "_transport_resource",
     "TransportResource": "_transport_resource",

@@ -80,4 +80,10 @@ RULES: Final[Mapping[str, str]] = {
     "X6": "a cancelled or timed-out command is ended at the host",
     "X7": "may_have_run is False only when nothing ran",
     "X8": "after a failure the next use connects again",
+    "N1": "pure: the same input gives the same output, and no I/O",
+    "N2": "what is absent stays absent",
+    "N3": "garbage raises or spoils one row, and never invents",
+    "N4": "long lists are split within the daemon's limits",
+    "N5": "native ids are gated by native_id",
+    "N6": "every sample names daemon, version and command",
 }
