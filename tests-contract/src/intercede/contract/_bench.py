@@ -44,6 +44,7 @@ from intercede.core import (
 )
 
 from . import plugin
+from ._crossing import Crossed, listen
 from ._payload import PAYLOAD
 from ._probe import Probe
 from ._resource import Faults, Resource
@@ -54,6 +55,10 @@ __all__ = ["Bench", "Gathered", "Rules", "bench_at"]
 _UNIQUE: Final = "{unique}"
 #: Why a job may still be there after a purge, and is purged again.
 _NOT_GONE: Final = frozenset({FailureCode.NOT_FINISHED, FailureCode.NOT_NOW, FailureCode.FAILED})
+
+
+#: How many of the last commands a failure shows.
+_CROSSED_KEPT: Final = 5
 
 
 class Bench:
@@ -67,6 +72,7 @@ class Bench:
     Attributes:
         tag: The tag of everything that this test submits, unless it says otherwise.
         backend: An opened backend.
+        crossed: The last commands that crossed the transport, where there is one.
     """
 
     def __init__(self, resource: Resource, config: Mapping[str, Any], scratch: Path) -> None:
@@ -75,6 +81,7 @@ class Bench:
         self.scratch = scratch
         self.tag = f"contract-{uuid.uuid4().hex[:16]}"
         self.backend: JobBackend
+        self.crossed: Crossed = Crossed(maxlen=_CROSSED_KEPT)
         self._tags = {self.tag}
         self._handles: dict[JobID, JobHandle] = {}
         self._stack = AsyncExitStack()
@@ -123,7 +130,9 @@ class Bench:
         Args:
             changes: Keys of the configuration to replace.
         """
-        return registry.backend({**self.config, **changes}, self._credentials)
+        backend = registry.backend({**self.config, **changes}, self._credentials)
+        listen(backend, self.crossed)
+        return backend
 
     async def opened(self, **changes: object) -> JobBackend:
         """Another open backend, closed at the end of the test."""
@@ -132,6 +141,7 @@ class Bench:
     async def elsewhere(self, config: Mapping[str, Any]) -> Bench:
         """A bench at another configuration of the resource, cleared up with this one."""
         other = Bench(self.resource, _made_unique(config), self.scratch)
+        other.crossed = self.crossed
         await other.open()
         self._stack.push_async_callback(other.close)
         return other

@@ -214,6 +214,10 @@ def _explained(item: pytest.Item, rules: tuple[str, ...], seen: str) -> str:
     sentence = getattr(item, "originalname", item.name).removeprefix("test_").replace("_", " ")
     lines = [f"{rule}: {RULES[rule]}" for rule in rules]
     lines += [f"expected: {sentence}", f"seen: {seen}"]
+    bench = getattr(item, "funcargs", {}).get("bench")
+    crossed = getattr(bench, "crossed", ())
+    if crossed:
+        lines += ["the last commands that crossed the transport:", *crossed]
     return "\n".join(lines)
 
 
