@@ -7,7 +7,7 @@ cannot do by nature, and what lets the suite look behind it.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +19,7 @@ from intercede.core import ConfigurationError, CredentialProvider, JobBackend, J
 
 from ._probe import LocalProbe, Probe
 
-__all__ = ["Faults", "Paced", "Resource"]
+__all__ = ["Faults", "Paced", "Resource", "described"]
 
 #: Values that no resource can honour, by the field of `Resources`; and a resident program that is nowhere.
 _ABSURD: Final[Mapping[str, int | str]] = {
@@ -33,6 +33,8 @@ _ABSURD: Final[Mapping[str, int | str]] = {
 
 
 def _table(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping):
+        raise ConfigurationError("expected a table", value=values, operation="contract")
     return dict(values)
 
 
@@ -164,26 +166,33 @@ class Resource(Paced):
         Raises:
             ConfigurationError: Not TOML, no `config`, or a key that is not known.
         """
-        try:
-            table = tomllib.loads(Path(path).read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        return cls(**described(path, [attribute.name for attribute in cls.__attrs_attrs__]))
+
+
+def described(path: str | Path, known: Sequence[str]) -> dict[str, Any]:
+    """What a description says, as arguments of the class with these attributes; `contract`, which names the class, is left out.
+
+    Raises:
+        ConfigurationError: Not TOML, no `config`, or a key that is not known.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}", operation="contract") from None
+    table.pop("contract", None)
+    for key in table:
+        if key not in known:
             raise ConfigurationError(
-                f"{path} cannot be read: {error}", operation="contract"
-            ) from None
-        known = [attribute.name for attribute in cls.__attrs_attrs__]
-        for key in table:
-            if key not in known:
-                raise ConfigurationError(
-                    "no such key", path=key, candidates=known, operation="contract"
-                )
-        if not isinstance(table.get("config"), dict):
-            raise ConfigurationError(
-                "missing", path="config", remedy="add a table [config]", operation="contract"
+                "no such key", path=key, candidates=known, operation="contract"
             )
-        for key in ("probe", "faults", "credentials"):
-            if key in table:
-                table[key] = _named(key, table[key])
-        return cls(**table)
+    if "config" not in table:
+        raise ConfigurationError(
+            "missing", path="config", remedy="add a table [config]", operation="contract"
+        )
+    for key in ("probe", "faults", "credentials"):
+        if key in table:
+            table[key] = _named(key, table[key])
+    return table
 
 
 def _named(key: str, text: object) -> object:

@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from intercede.core import (
     CommandResult,
+    ConfigurationError,
     Failure,
     JobDetails,
     NativeJob,
@@ -24,6 +25,8 @@ from intercede.core import (
     SubmissionSpec,
     registry,
 )
+
+from ._resource import described
 
 __all__ = ["CALLS", "Sample", "SchedulerResource"]
 
@@ -111,6 +114,20 @@ class SchedulerResource:
     native: str | None = None
     ids_limit: int | None = None
     argv_limit: int = 131_072
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> SchedulerResource:
+        """Read a description: the keys are the attributes; `samples` is a file beside the description, see `Sample.read`."""
+        values = described(path, [attribute.name for attribute in cls.__attrs_attrs__])
+        if "samples" in values:
+            file = Path(path).parent / str(values["samples"])
+            try:
+                values["samples"] = Sample.read(file)
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                raise ConfigurationError(
+                    f"{file} cannot be read: {error!r}", path="samples", operation="contract"
+                ) from None
+        return cls(**values)
 
     def made(self) -> Scheduler:
         """A scheduler from the registry."""

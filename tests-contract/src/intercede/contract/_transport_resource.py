@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
 from attrs import field, frozen
@@ -15,7 +16,7 @@ from attrs import field, frozen
 from intercede.core import Command, CredentialProvider, Transport, registry
 
 from ._probe import Probe
-from ._resource import Paced
+from ._resource import Paced, described
 from ._verdict import not_observed
 
 __all__ = ["COMMANDS", "TransportFaults", "TransportResource"]
@@ -87,6 +88,11 @@ class TransportResource(Paced):
     probe: Probe | None = None
     faults: TransportFaults | None = None
     credentials: Callable[[], CredentialProvider] | None = None
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> TransportResource:
+        """Read a description: the keys are the attributes, as for `Resource.from_toml`."""
+        return cls(**described(path, [attribute.name for attribute in cls.__attrs_attrs__]))
 
     def made(
         self, config: str | Mapping[str, Any], credentials: CredentialProvider | None = None
