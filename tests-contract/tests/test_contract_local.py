@@ -199,10 +199,9 @@ class LocalFaults:
             Path(config["root"], handle.submission, str(handle.copy))
             for handle in (finished, running)
         )
+        # A job counts as running from the moment that a worker has chosen it.
         async with asyncio.timeout(20):
-            while not (
-                now / "start"
-            ).exists():  # a job runs once it is chosen; its runner writes this
+            while not (now / "start").exists():
                 await asyncio.sleep(0.01)
         for name in ("slot", "start"):
             shutil.copy(now / name, was / name)

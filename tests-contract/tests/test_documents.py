@@ -14,7 +14,13 @@ from typing import Final, NamedTuple
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-PAGES: Final = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES: Final = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "packages" / "intercede-toolkit" / "README.md",
+        *(ROOT / "docs").rglob("*.md"),
+    ]
+)
 _BLOCK: Final = re.compile(
     r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )

@@ -344,8 +344,9 @@ async def test_diagnostics_show_the_tail_and_why_a_job_waits(make_backend: Any, 
             await ce.submit(tools.script("seq 1 1000; echo problem >&2; sleep 300"), 2)
         )
         with anyio.fail_after(20):
-            while not (shown := (await ce.diagnostics(ids))[ids[0]]).stderr_tail:
+            while not (await ce.diagnostics(ids))[ids[0]].stderr_tail:
                 await anyio.sleep(0.05)
+        shown = (await ce.diagnostics(ids))[ids[0]]
         assert shown.stdout_tail.endswith(b"\n999\n1000\n")
         assert len(shown.stdout_tail) == 100
         assert shown.stderr_tail == b"problem\n"

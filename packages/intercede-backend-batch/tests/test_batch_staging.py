@@ -5,6 +5,7 @@ import os
 import socket
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,3 +147,17 @@ async def test_a_source_that_changes_is_refused(tmp_path: Path, size: int, chang
     with pytest.raises(SpecRefused, match=r"changed while|No such file") as caught:
         await read([source], {})
     assert caught.value.field == "inputs[3].source"
+
+
+async def test_what_died_while_it_was_staged_is_swept_by_a_later_submit(
+    make_backend: Any, tools: Any, root: Path
+) -> None:
+    async with make_backend() as ce:
+        await tools.finish(ce, tools.ids_of(await ce.submit(tools.script("exit 0"))))
+        old, new = root / ".part.old", root / ".part.new"
+        for part in (old, new):
+            (part / "0").mkdir(parents=True)
+        os.utime(old, (0, 0))
+        await tools.finish(ce, tools.ids_of(await ce.submit(tools.script("exit 0"))))
+    assert not old.exists()
+    assert new.exists()

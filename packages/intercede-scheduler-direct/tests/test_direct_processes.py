@@ -440,3 +440,29 @@ def test_a_host_without_the_tools_is_told_which_are_missing(tmp_path: Path) -> N
 
     with pytest.raises(ResourceError, match="the host lacks flock, setsid, awk"):
         scheduler.parse_probe([CommandResult(answer.returncode, answer.stdout, answer.stderr)])
+
+
+async def test_a_job_gets_the_path_of_who_submitted_it_and_no_other_environment(
+    ce: BatchBackend, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when a worker of somebody else's runs it."""
+    monkeypatch.setenv("SITE_TOKEN", "secret-4711")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    first = ids_of(await ce.submit(script("sleep 1; env"), SLOTS))
+    await until(ce, first, JobStatus.RUNNING)
+    monkeypatch.setenv("PATH", f"/a b:{os.environ['PATH']}")
+    second = ids_of(await ce.submit(script("env")))
+    await finish(ce, first + second)
+    outputs = await ce.fetch_output(first + second, tmp_path / "out")
+    environments = []
+    for output in outputs.values():
+        assert output.stdout is not None
+        lines = output.stdout.read_text().splitlines()
+        environments.append(dict(line.split("=", 1) for line in lines))
+    for environment in environments:
+        assert "SITE_TOKEN" not in environment
+        assert environment["LANG"] == "C.UTF-8"
+        assert "LC_ALL" not in environment
+        assert environment["HOME"] == os.environ["HOME"]
+    assert environments[-1]["PATH"] == os.environ["PATH"]
+    assert environments[0]["PATH"] == os.environ["PATH"].removeprefix("/a b:")

@@ -35,7 +35,8 @@ _CODE = re.compile("[0-9]{1,3}")
 
 #: What every script begins with: nothing of the account's profile may change what the tools do.
 _PRELUDE = """\
-LC_ALL=C; export LC_ALL
+# The account's own locale, for payloads; ours is C, in which a byte is a character and a message is in English.
+INTERCEDE_LOCALE=${LC_ALL:-${LANG:-}}; LC_ALL=C; export INTERCEDE_LOCALE LC_ALL
 unset CDPATH ENV BASH_ENV TAR_OPTIONS GREP_OPTIONS POSIXLY_CORRECT
 umask 077
 exec 3>&1

@@ -43,7 +43,7 @@ from intercede.toolkit import (
 from . import _sandbox as sandbox
 from ._attempts import Attempts, make_handle, read_frames, read_natives
 from ._host import Host, refused_root, shown
-from ._staging import collect_sources, generated_files, tar_stream
+from ._staging import Source, collect_sources, generated_files, tar_stream
 
 __all__ = ["dry_run", "find", "submit"]
 
@@ -57,14 +57,21 @@ _CLEAR_UP_S: Final = 10.0
 _WORD_SHOWN: Final = 300
 
 
-async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]) -> Submission:
-    """Check, stage, submit; see `Submitter.submit`."""
-    check_sandbox(spec, variants)
+async def _plan(
+    host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]
+) -> tuple[StagedBatch, list[Source], list[str]]:
+    """Check everything that can be checked before anything is changed (S6)."""
+    _check_sandbox(spec, variants)
     sources, directories = await anyio.to_thread.run_sync(collect_sources, spec)
     _check_secrets(variants, spec, [source.name for source in sources], directories)
     await host.connect()
     host.scheduler.check(spec, host.facts)
-    batch = host.batch(new_submission(), spec, len(variants))
+    return host.batch(new_submission(), spec, len(variants)), sources, directories
+
+
+async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]) -> Submission:
+    """Check, stage, submit; see `Submitter.submit`."""
+    batch, sources, directories = await _plan(host, spec, variants)
     files = _generated(host, batch, variants)
     end_mark = Script().nonce
     stream = tar_stream(sources, directories, files, end_mark)
@@ -78,12 +85,7 @@ async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars])
 
 async def dry_run(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]) -> DryRun:
     """The same checks, and what would be sent."""
-    check_sandbox(spec, variants)
-    sources, directories = await anyio.to_thread.run_sync(collect_sources, spec)
-    _check_secrets(variants, spec, [source.name for source in sources], directories)
-    await host.connect()
-    host.scheduler.check(spec, host.facts)
-    batch = host.batch(new_submission(), spec, len(variants))
+    batch, sources, directories = await _plan(host, spec, variants)
     blanked = [evolve(variant, secrets=dict.fromkeys(variant.secrets, b"")) for variant in variants]
     files = _generated(host, batch, blanked)
     commands = host.scheduler.submit_commands(batch, host.facts)
@@ -175,15 +177,18 @@ async def _stage(
     )
 
 
-async def _clear_up(host: Host, submission: str) -> None:
-    """Remove what a failed staging left, as far as the host can be reached."""
+async def _clear_up(host: Host, submission: str, copies: Iterable[int] | None = None) -> None:
+    """Remove what a failed submit left, or some copies of it, as far as the host can be reached."""
     script = host.script()
-    script.add(f"rm -rf .part.{submission} {submission}")
+    if copies is None:
+        script.add(f"rm -rf .part.{submission} {submission}")
+    else:
+        script.add(f"rm -rf {' '.join(f'{submission}/{copy}' for copy in copies)}")
     with anyio.move_on_after(_CLEAR_UP_S, shield=True):
         try:
             await host.run(script, _CLEAR_UP_S)
         except InterCEdeError:
-            return  # what is left has no tag and no job: the next submit sweeps it
+            return  # a part is swept by a later submit; what is whole is found by its tag
 
 
 async def _attempt(host: Host, batch: StagedBatch) -> Submission:
@@ -256,12 +261,12 @@ async def _submitted(host: Host, batch: StagedBatch, attempts: Attempts) -> Subm
             failures[copy] = native or Failure(
                 FailureCode.FAILED, "the scheduler's answer says nothing about this copy"
             )
-    if not handles:
-        await _clear_up(host, batch.submission)
+    if failures:
+        await _clear_up(host, batch.submission, failures if handles else None)
     return Submission(batch.submission, tuple(handles), failures)
 
 
-def check_sandbox(spec: SubmissionSpec, variants: Sequence[CopyVars]) -> None:
+def _check_sandbox(spec: SubmissionSpec, variants: Sequence[CopyVars]) -> None:
     """Refuse what no batch system's sandbox can do (S6)."""
     for index, ref in enumerate(spec.inputs):
         if ref.url is not None:

@@ -6,7 +6,8 @@ There is no daemon. Per host, beneath the sandbox root:
     .direct/<host>/slots/<k>   held (flock) by the worker of slot k and by the runner it started, never by a payload; names the worker
                                and its copy
     .direct/<host>/gate        held while a copy is chosen, so that it is chosen once and never after its cancel mark
-    .direct/<host>/queue/<s>   a submission with copies that have not been chosen: mark, runner, wall time, ranges of copies
+    .direct/<host>/queue/<s>   a submission with copies that have not been chosen: mark, runner, wall time, ranges of copies,
+                               PATH and locale of who submitted it
     .direct/<host>/active/<s>  one without
     .direct/<host>/next/<s>    where to look for the next copy
     <s>/<copy>/slot            who chose it: slot, host, boot, worker's process and start time
@@ -99,13 +100,13 @@ wake() (
   done
 )
 
-# Chooses the next copy: sets $sub, $copy, $runner, $wall. Fails if none waits.
+# Chooses the next copy: sets $sub, $copy, $runner, $wall, $path, $locale. Fails if none waits.
 choose() {
   exec 8>"$d/gate"; flock 8
   for q in "$d"/queue/*; do
     [ -f "$q" ] || continue
     sub=${q##*/}
-    { read -r _ && read -r runner && read -r wall && read -r ranges; } < "$q" || continue
+    { read -r _ && read -r runner && read -r wall && read -r ranges && IFS= read -r path && IFS= read -r locale; } < "$q" || continue
     from=0; { read -r from < "$d/next/$sub"; } 2>/dev/null
     for range in $ranges; do
       copy=${range%-*}
@@ -148,7 +149,10 @@ run_copy() {
       end_jobs "$sub $copy"
     ) & watch=$!
   fi
-  sh "$runner" "$copy"
+  # The worker may be somebody else's: a job gets the PATH and locale of who submitted it, and nothing of an environment that may hold
+  # secrets.
+  env -i HOME="$HOME" PATH="$path" ${USER:+USER="$USER"} ${LOGNAME:+LOGNAME="$LOGNAME"} ${SHELL:+SHELL="$SHELL"} \
+    ${TMPDIR:+TMPDIR="$TMPDIR"} ${TZ:+TZ="$TZ"} ${locale:+LANG="$locale"} sh "$runner" "$copy"
   [ -z "$watch" ] || { kill "$watch" 2>/dev/null; wait "$watch"; }
 }
 
@@ -252,7 +256,7 @@ submit) # SUBMISSION MARK RUNNER WALL LIMIT RANGES
   if mkdir -p "$d/slots" "$d/queue" "$d/active" "$d/next" \
       && echo "$5" > "$d/limit.$1" && mv "$d/limit.$1" "$d/limit" \
       && { [ -e "$d/queue/$1" ] || [ -e "$d/active/$1" ] \
-        || { printf '%s\n' "$2" "$3" "$4" "$6" > "$d/queue.$1" && mv "$d/queue.$1" "$d/queue/$1"; }; }
+        || { printf '%s\n' "$2" "$3" "$4" "$6" "$PATH" "${INTERCEDE_LOCALE:-}" > "$d/queue.$1" && mv "$d/queue.$1" "$d/queue/$1"; }; }
   then
     wake
     echo "queued $1"

@@ -1,0 +1,107 @@
+"""Hosts differ in what `sh` is: dash on Debian, bash on Red Hat, BusyBox on small ones. All of it is that shell here."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from intercede.core import CopyVars, FailureCode, FileRef, JobStatus, OutputSpec, Resources
+
+
+@pytest.fixture(params=["dash", "bash", "busybox"])
+def shell(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What `sh` means to everything on the host."""
+    program = shutil.which(request.param)
+    assert program is not None, f"this test needs {request.param}: apt-get install it"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sh").symlink_to(program)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    return str(request.param)
+
+
+async def test_a_job_lives_its_whole_life_under_any_shell(
+    make_backend: Any, tools: Any, tmp_path: Path, root: Path, shell: str
+) -> None:
+    spec = tools.script(
+        'echo "$X $INTERCEDE_COPY"; mkdir d; echo 1 > d/a; echo 2 > "b c"; echo 3 > data; exit "$X"',
+        inputs=[FileRef("data", content=b"in"), FileRef("tree/x", content=b"in")],
+        outputs=OutputSpec(["d/", "b*", "absent"]),
+        tag="life",
+    )
+    copies = [CopyVars(environment={"X": str(n)}, secrets={"s": b"1"}) for n in range(4)]
+    async with make_backend(slots=2) as ce:
+        ids = tools.ids_of(await ce.submit(spec, copies))
+        await tools.finish(ce, ids)
+        assert [d.exit_code for d in (await ce.details(ids)).values()] == [0, 1, 2, 3]
+        outputs = await ce.fetch_output(ids, tmp_path / "out")
+        outputs.raise_for_failures()
+        for number, output in enumerate(outputs.values()):
+            assert output.stdout is not None
+            assert output.stdout.read_text() == f"{number} {number}\n"
+            assert sorted(output.files) == ["b c", "d/a"]
+            assert output.missing == ("absent",)
+        assert [handle.id for handle in await ce.find("life")] == ids
+        (await ce.purge(ids)).raise_for_failures()
+        assert (await ce.status(ids)).failures[ids[0]].code is FailureCode.NO_SUCH_JOB
+
+
+async def test_everything_comes_back_under_any_shell(
+    make_backend: Any, tools: Any, tmp_path: Path, shell: str
+) -> None:
+    spec = tools.script(
+        'echo 1 > tree/made; echo 2 > "new\nline"; echo 3 > tree/x',
+        inputs=[FileRef("tree/x", content=b"in")],
+        outputs=OutputSpec(everything=True),
+    )
+    async with make_backend() as ce:
+        ids = tools.ids_of(await ce.submit(spec))
+        await tools.finish(ce, ids)
+        output = (await ce.fetch_output(ids, tmp_path / "out"))[ids[0]]
+    assert sorted(output.files) == ["new\nline", "tree/made"]
+
+
+async def test_jobs_are_killed_counted_and_limited_under_any_shell(
+    make_backend: Any, tools: Any, shell: str
+) -> None:
+    async with make_backend(slots=2) as ce:
+        spec = tools.script("trap '' TERM; setsid sleep 300 & sleep 300")
+        ids = tools.ids_of(await ce.submit(spec, 4))
+        await tools.until(ce, ids[:2], JobStatus.RUNNING)
+        counts = await ce.counts()
+        assert (counts.running, counts.waiting) == (2, 2)
+        (await ce.kill(ids)).raise_for_failures()
+        assert set((await ce.status(ids)).values()) == {JobStatus.CANCELLED}
+        assert (await ce.counts()).running == 0
+        limited = tools.ids_of(
+            await ce.submit(tools.script("sleep 300", resources=Resources(wall_time_s=1)))
+        )
+        assert await tools.finish(ce, limited) == [JobStatus.FAILED]
+
+
+async def test_a_mark_that_cannot_be_written_does_not_end_any_shell(
+    make_backend: Any, tools: Any, root: Path, shell: str
+) -> None:
+    """A redirection that fails after a special built-in ends dash."""
+    async with make_backend() as ce:
+        ids = tools.ids_of(await ce.submit(tools.script("sleep 300"), 2))
+        await tools.until(ce, ids, JobStatus.RUNNING)
+        mark = root / ids[0].split("/")[1] / "0" / "cancel"
+        mark.mkdir()
+        assert list((await ce.kill(ids)).failures) == ids[:1]
+        mark.rmdir()
+        (await ce.kill(ids)).raise_for_failures()
+
+
+async def test_a_worker_that_died_is_replaced_under_any_shell(
+    make_backend: Any, tools: Any, root: Path, shell: str
+) -> None:
+    async with make_backend(slots=1) as ce:
+        ids = tools.ids_of(await ce.submit(tools.script("sleep 0.5"), 3))
+        await tools.until(ce, ids[:1], JobStatus.RUNNING)
+        slot = root / ".direct" / os.uname().nodename / "slots" / "1"
+        os.kill(int(slot.read_text().split()[0]), 9)
+        with anyio.fail_after(20):
+            assert set(await tools.finish(ce, ids)) == {JobStatus.SUCCESSFUL}
