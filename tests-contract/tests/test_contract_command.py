@@ -92,6 +92,11 @@ def test_it_leaves_nothing_beside_the_description(tmp_path: Path) -> None:
         ("seconds = 1", "config: missing"),
         ("[config]\n[confi]\n", "confi: no such key"),
         ("x = ", "cannot be read"),
+        ('contract = "lie"\n[config]\n', "known here: backend, transport, scheduler"),
+        (
+            'contract = "scheduler"\nconfig = "direct"\nsamples = "no.json"',
+            "no.json cannot be read",
+        ),
         ('probe = "nowhere:thing"\n[config]\n', "probe: it cannot be imported"),
     ],
 )
@@ -111,6 +116,25 @@ def test_wrong_usage_exits_with_4_and_help_with_0(tmp_path: Path) -> None:
     ]
     assert [done.returncode for done in usage] == [4, 4, 0]
     assert all("usage: intercede-contract" in done.stdout + done.stderr for done in usage)
+
+
+def test_a_transport_is_held_to_its_rules(tmp_path: Path) -> None:
+    text = 'contract = "transport"\nconfig = "local"\nseconds = 0.1\nprobe = "local:/tmp"\n'
+    done = run(tmp_path, text, "-q", "-k", "status or cancelled")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "\nX2  passed" in done.stdout
+    assert "\nX6  passed" in done.stdout
+
+
+def test_a_scheduler_is_held_to_its_rules_by_samples_beside_the_description(tmp_path: Path) -> None:
+    samples = Path(__file__).parent / "samples" / "direct.json"
+    (tmp_path / "said.json").write_text(samples.read_text())
+    text = 'contract = "scheduler"\nconfig = "direct"\nsamples = "said.json"\n'
+    done = run(tmp_path, text, "-q", "--require", "N1,N3", "--report-json", "report.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "\nN1  passed" in done.stdout
+    assert "\nN4  not observed" in done.stdout
+    assert (tmp_path / "report.json").exists()
 
 
 def test_an_interrupted_run_leaves_no_job_behind(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The suite, held against real processes in real sandboxes on this machine."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
@@ -198,6 +199,10 @@ class LocalFaults:
             Path(config["root"], handle.submission, str(handle.copy))
             for handle in (finished, running)
         )
+        # A job counts as running from the moment that a worker has chosen it.
+        async with asyncio.timeout(20):
+            while not (now / "start").exists():
+                await asyncio.sleep(0.01)
         for name in ("slot", "start"):
             shutil.copy(now / name, was / name)
         async with registry.backend(config) as backend:

@@ -1,14 +1,17 @@
 """What the suite says at the end, and that it says nothing where it has no business."""
 
+import json
+import re
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from intercede.contract import RULES, BackendContract
-from intercede.contract._verdict import RULES_ATTRIBUTE
+from intercede.contract import RULES, BackendContract, SchedulerContract, TransportContract
+from intercede.contract._rules import RULES_ATTRIBUTE
 
 PLUGIN = ("-p", "intercede.contract.plugin")
 
@@ -52,26 +55,25 @@ def run_pytest(
 
 
 def verdicts(said: str) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for line in said.splitlines():
         rule, _, rest = line.partition(" ")
         if rule in RULES:
-            found[rule] = rest[:14].strip()
+            found.setdefault(rule, rest[:14].strip())
     return found
 
 
-def test_every_rule_has_a_test() -> None:
-    tested = {
-        rule
-        for name in dir(BackendContract)
-        for rule in getattr(getattr(BackendContract, name), RULES_ATTRIBUTE, ())
-    }
-    assert tested == set(RULES)
-
-
-def test_every_test_declares_its_rule() -> None:
-    tests = [name for name in dir(BackendContract) if name.startswith("test")]
-    assert [n for n in tests if not hasattr(getattr(BackendContract, n), RULES_ATTRIBUTE)] == []
+@pytest.mark.parametrize(
+    ("contract", "families"),
+    [(BackendContract, "LSTFKPCDE"), (TransportContract, "X"), (SchedulerContract, "N")],
+)
+def test_every_rule_has_a_test_and_every_test_declares_its_rule(
+    contract: type, families: str
+) -> None:
+    tests = [getattr(contract, name) for name in dir(contract) if name.startswith("test")]
+    assert [test.__name__ for test in tests if not getattr(test, RULES_ATTRIBUTE, ())] == []
+    tested = {rule for test in tests for rule in getattr(test, RULES_ATTRIBUTE)}
+    assert tested == {rule for rule in RULES if rule[0] in families}
 
 
 @pytest.mark.parametrize("ability", WITHOUT)
@@ -111,9 +113,9 @@ def test_a_rule_is_failed_if_one_of_its_tests_failed_and_the_assertion_is_explai
     assert done.returncode == 1
     found = verdicts(done.stdout)
     assert found["K2"] == "failed"
-    assert "contract rule call" in done.stdout
     assert f"K2: {RULES['K2']}" in done.stdout
-    assert "AssertionError: expected the jobs to be killed, got {" in done.stdout
+    assert "expected: killing twice is a success\n" in done.stdout
+    assert "seen: AssertionError: expected the jobs to be killed, got {" in done.stdout
 
 
 def test_a_run_without_the_suite_hears_nothing_of_it(tmp_path: Path) -> None:
@@ -134,10 +136,124 @@ def test_a_run_without_the_suite_hears_nothing_of_it(tmp_path: Path) -> None:
 
 def test_importing_the_suite_brings_in_neither_pytest_nor_asyncio() -> None:
     program = (
-        "import sys, intercede.contract, intercede.contract.plugin;"
+        "import sys, intercede.contract;"
         "print(sorted({'pytest', '_pytest', 'asyncio', 'anyio', 'pytest_asyncio'} & set(sys.modules)))"
     )
     said = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert said.stdout == "[]\n"
+
+
+def test_the_plugin_brings_in_no_loop() -> None:
+    program = (
+        "import sys, pytest; before = set(sys.modules); import intercede.contract.plugin;"
+        "print(sorted({'asyncio', 'anyio', 'pytest_asyncio'} & (set(sys.modules) - before)))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert said.stdout == "[]\n"
+
+
+#: Two tests of rules that hold on the fake, one it cannot be observed to hold, one it does not offer without `counts`.
+SOME = "exit_0 or hostile or nothing_submitted"
+
+
+def test_the_report_as_json_has_every_rule_and_test(tmp_path: Path) -> None:
+    options = (*PLUGIN, "-q", "--report-json", "report.json", "-k", SOME)
+    done = run_pytest(tmp_path, *options, without=["counts"], site="json")
+    assert done.returncode == 0, done.stdout[-4000:]
+    found = json.loads((tmp_path / "report.json").read_text())
+    mine = found["resources"]["TestMine"]
+    assert {rule: row["verdict"] for rule, row in mine["rules"].items()} == {
+        "T2": "not observed",
+        "T3": "passed",
+        "C1": "not offered",
+    }
+    assert mine["rules"]["C1"]["needs"] == ["LoadReporter"]
+    assert mine["rules"]["C1"]["meaning"] == RULES["C1"]
+    nothing = [row for row in mine["tests"] if "nothing_submitted" in row["test"]]
+    assert nothing == [
+        {
+            "test": "test_nothing_submitted_is_nothing_counted",
+            "rules": ["C1"],
+            "verdict": "not offered",
+            "words": "LoadReporter",
+        }
+    ]
+
+
+def test_the_report_is_the_same_when_it_comes_from_several_processes(tmp_path: Path) -> None:
+    pytest.importorskip("xdist")
+    reports = []
+    for processes in ("0", "2"):
+        options = (*PLUGIN, "-q", "-n", processes, "--report-json", "report.json", "-k", SOME)
+        done = run_pytest(tmp_path, *options, "--require", "L1", site="same")
+        assert done.returncode == 1
+        assert "\nL1  no test of it ran" in done.stdout
+        reports.append(json.loads((tmp_path / "report.json").read_text()))
+    assert reports[0] == reports[1]
+
+
+def test_junit_xml_has_rules_and_verdict_as_properties(tmp_path: Path) -> None:
+    options = (*PLUGIN, "-q", "--junit-xml", "report.xml", "-k", SOME)
+    run_pytest(tmp_path, *options, without=["counts"], site="junit")
+    found = {
+        case.get("name"): {(p.get("name"), p.get("value")) for p in case.iter("property")}
+        for case in ElementTree.parse(tmp_path / "report.xml").iter("testcase")
+    }
+    assert found["test_nothing_submitted_is_nothing_counted"] == {
+        ("contract_resource", "TestMine"),
+        ("contract_rule", "C1"),
+        ("contract_verdict", "not offered"),
+        ("contract_words", "LoadReporter"),
+    }
+
+
+def test_a_required_rule_fails_if_it_is_not_offered_or_not_observed(tmp_path: Path) -> None:
+    options = (*PLUGIN, "-q", "--require", "C,T2,T3", "-k", SOME)
+    done = run_pytest(tmp_path, *options, without=["counts"], site="required")
+    assert done.returncode == 1
+    assert "required (C1), and was not offered: LoadReporter" in done.stdout
+    assert re.search(
+        r"\nrequired \(T2\), and was not observed: needs a look at the host", done.stdout
+    )
+    found = verdicts(done.stdout)
+    assert (found["C1"], found["T2"], found["T3"]) == ("failed", "failed", "passed")
+
+
+def test_a_required_rule_fails_if_no_test_of_it_ran(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, *PLUGIN, "-q", "--require", "T3,P", "-k", "exit_0", site="none")
+    assert done.returncode == 1
+    assert "\nP1  no test of it ran" in done.stdout
+    assert "\nT3  no test of it ran" not in done.stdout
+
+
+def test_a_required_rule_that_holds_fails_nothing(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, *PLUGIN, "-q", "--require", "T3", "-k", "exit_0", site="holds")
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
+def test_a_required_rule_that_does_not_exist_is_wrong_usage(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, *PLUGIN, "-q", "--require", "L,Y7", "-k", "exit_0")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--require: 'Y7' is no rule" in done.stderr
+
+
+def test_options_of_a_project_with_the_same_names_are_its_own(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "def pytest_addoption(parser):\n    parser.addoption('--require', action='append')\n"
+    )
+    (tmp_path / "test_other.py").write_text(
+        "def test_it(pytestconfig):\n    assert pytestconfig.option.require == ['x']\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--require", "x"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

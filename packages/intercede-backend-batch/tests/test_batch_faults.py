@@ -302,10 +302,35 @@ async def test_a_job_that_fills_the_disk_still_tells_how_it_ended(
     make_backend: Any, tools: Any, small_disk: Path
 ) -> None:
     async with make_backend(root=str(small_disk / "root")) as ce:
-        ids = tools.ids_of(await ce.submit(tools.script("cat /dev/zero > big; exit 5")))
+        ids = tools.ids_of(await ce.submit(tools.script("sleep 0.5; cat /dev/zero > big; exit 5")))
         assert await tools.finish(ce, ids) == [JobStatus.FAILED]
         assert (await ce.details(ids))[ids[0]].exit_code == 5
         (await ce.purge(ids)).raise_for_failures()
+
+
+async def test_a_scheduler_answer_that_was_not_kept_is_uncertain_and_the_job_is_followed(
+    make_backend: Any, tools: Any, root: Path
+) -> None:
+    """The payload was faster and filled the disk."""
+    wire = tools.Wire()
+    run = wire.inner.run
+
+    async def forget(command: Command) -> CommandResult:
+        result = await run(command)
+        for code in root.glob("*/attempt/0.code"):
+            code.write_text("")
+        if wire.execs == 3:
+            raise ConnectionLost("cut", may_have_run=True)
+        return result  # type: ignore[no-any-return]  # of a test's wire
+
+    wire.inner.run = forget
+    async with make_backend(wire) as ce:
+        with pytest.raises(SubmitUncertain, match="was not kept") as caught:
+            await ce.submit(tools.script("exit 5", tag="kept"), 2)
+        ids = tools.ids_of(caught.value.handles)
+        assert [handle.id for handle in await ce.find("kept")] == ids
+        assert await tools.finish(ce, ids) == [JobStatus.FAILED] * 2
+        assert (await ce.details(ids))[ids[0]].exit_code == 5
 
 
 async def test_a_full_disk_at_dest_fails_the_job_that_does_not_fit_and_leaves_nothing_of_it(

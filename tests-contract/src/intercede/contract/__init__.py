@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from ._probe import LocalProbe, Probe
     from ._resource import Faults, Resource
     from ._rules import RULES, Verdict
+    from ._scheduler import SchedulerContract
+    from ._scheduler_resource import Sample, SchedulerResource
+    from ._transport import TransportContract
+    from ._transport_resource import COMMANDS, TransportFaults, TransportResource
     from ._verdict import not_observed, not_offered, rule
 
 __all__ = [
+    "COMMANDS",
     "PAYLOAD",
     "RULES",
     "BackendContract",
@@ -30,6 +35,12 @@ __all__ = [
     "LocalProbe",
     "Probe",
     "Resource",
+    "Sample",
+    "SchedulerContract",
+    "SchedulerResource",
+    "TransportContract",
+    "TransportFaults",
+    "TransportResource",
     "Verdict",
     "main",
     "not_observed",
@@ -38,6 +49,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "COMMANDS": "_transport_resource",
     "PAYLOAD": "_payload",
     "RULES": "_rules",
     "BackendContract": "_backend",
@@ -46,6 +58,12 @@ _LATER = {
     "LocalProbe": "_probe",
     "Probe": "_probe",
     "Resource": "_resource",
+    "Sample": "_scheduler_resource",
+    "SchedulerContract": "_scheduler",
+    "SchedulerResource": "_scheduler_resource",
+    "TransportContract": "_transport",
+    "TransportFaults": "_transport_resource",
+    "TransportResource": "_transport_resource",
     "Verdict": "_rules",
     "main": "_command",
     "not_observed": "_verdict",

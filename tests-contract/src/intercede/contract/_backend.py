@@ -22,6 +22,7 @@ pytest.register_assert_rewrite(*(f"{__package__}._{name}" for name in _EXPLAINED
 from ._counts import CountRules  # noqa: E402
 from ._diagnostics import DiagnosticsRules  # noqa: E402
 from ._errors import ErrorRules  # noqa: E402
+from ._guard import Guarded  # noqa: E402
 from ._kill import KillRules  # noqa: E402
 from ._life import LifeRules  # noqa: E402
 from ._output import OutputRules  # noqa: E402
@@ -42,5 +43,6 @@ class BackendContract(
     CountRules,
     DiagnosticsRules,
     ErrorRules,
+    Guarded,
 ):
     """Every rule for a backend. Derive from it, name the class `Test...`, and give it a `resource`."""

@@ -44,17 +44,21 @@ from intercede.core import (
 )
 
 from . import plugin
+from ._crossing import Crossed, listen
 from ._payload import PAYLOAD
 from ._probe import Probe
 from ._resource import Faults, Resource
-from ._rules import RULES
-from ._verdict import RULES_ATTRIBUTE, not_observed, not_offered
+from ._verdict import not_observed, not_offered
 
-__all__ = ["Bench", "Rules", "bench_at"]
+__all__ = ["Bench", "Gathered", "Rules", "bench_at"]
 
 _UNIQUE: Final = "{unique}"
 #: Why a job may still be there after a purge, and is purged again.
 _NOT_GONE: Final = frozenset({FailureCode.NOT_FINISHED, FailureCode.NOT_NOW, FailureCode.FAILED})
+
+
+#: How many of the last commands a failure shows.
+_CROSSED_KEPT: Final = 5
 
 
 class Bench:
@@ -68,6 +72,7 @@ class Bench:
     Attributes:
         tag: The tag of everything that this test submits, unless it says otherwise.
         backend: An opened backend.
+        crossed: The last commands that crossed the transport, where there is one.
     """
 
     def __init__(self, resource: Resource, config: Mapping[str, Any], scratch: Path) -> None:
@@ -76,6 +81,7 @@ class Bench:
         self.scratch = scratch
         self.tag = f"contract-{uuid.uuid4().hex[:16]}"
         self.backend: JobBackend
+        self.crossed: Crossed = Crossed(maxlen=_CROSSED_KEPT)
         self._tags = {self.tag}
         self._handles: dict[JobID, JobHandle] = {}
         self._stack = AsyncExitStack()
@@ -124,7 +130,9 @@ class Bench:
         Args:
             changes: Keys of the configuration to replace.
         """
-        return registry.backend({**self.config, **changes}, self._credentials)
+        backend = registry.backend({**self.config, **changes}, self._credentials)
+        listen(backend, self.crossed)
+        return backend
 
     async def opened(self, **changes: object) -> JobBackend:
         """Another open backend, closed at the end of the test."""
@@ -133,6 +141,7 @@ class Bench:
     async def elsewhere(self, config: Mapping[str, Any]) -> Bench:
         """A bench at another configuration of the resource, cleared up with this one."""
         other = Bench(self.resource, _made_unique(config), self.scratch)
+        other.crossed = self.crossed
         await other.open()
         self._stack.push_async_callback(other.close)
         return other
@@ -422,22 +431,21 @@ async def bench_at(resource: Resource, scratch: Path) -> AsyncIterator[Bench]:
         await bench.close()
 
 
-class Rules:
-    """What the classes of rules have in common: the resource, and a bench for every test."""
-
-    resource: ClassVar[Resource]
+class Gathered:
+    """What every class of rules does, whatever the rules are about."""
 
     @pytest.fixture(autouse=True)
-    def _declare_rules(self, request: pytest.FixtureRequest) -> None:
-        """Let the report know which rules the test tests, and that somebody is to gather them."""
+    def _gathered(self, request: pytest.FixtureRequest) -> None:
+        """See to it that somebody gathers the verdicts, also where plugins are not loaded by themselves."""
         manager = request.config.pluginmanager
         if not manager.has_plugin(plugin.NAME):
             manager.register(plugin, plugin.NAME)
-        properties = request.node.user_properties
-        properties.append((plugin.RESOURCE_PROPERTY, type(self).__name__))
-        for name in getattr(request.function, RULES_ATTRIBUTE, ()):
-            properties.append((plugin.RULE_PROPERTY, name))
-            request.node.add_report_section("call", "contract rule", f"{name}: {RULES[name]}")
+
+
+class Rules(Gathered):
+    """What the classes of rules about backends have in common: the resource, and a bench for every test."""
+
+    resource: ClassVar[Resource]
 
     @pytest_asyncio.fixture(loop_scope="function")
     async def bench(self, tmp_path: Path) -> AsyncIterator[Bench]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-from intercede.core import InterCEdeError
+from intercede.core import ConfigurationError, InterCEdeError
 
 __all__ = ["main"]
 
@@ -20,12 +22,19 @@ _USAGE = "usage: intercede-contract RESOURCE.toml [pytest options]"
 _MODULE = '''\
 """The contract suite, for one resource."""
 
-from intercede.contract import BackendContract, Resource
+from intercede.contract import {contract}, {resource}
 
 
-class TestContract(BackendContract):
-    resource = Resource.from_toml({path!r})
+class TestContract({contract}):
+    resource = {resource}.from_toml({path!r})
 '''
+
+#: What a description may be of, by its key `contract`: the rules, and the class that reads it.
+_CONTRACTS: Final = {
+    "backend": ("BackendContract", "Resource"),
+    "transport": ("TransportContract", "TransportResource"),
+    "scheduler": ("SchedulerContract", "SchedulerResource"),
+}
 
 _SETTINGS = """\
 [pytest]
@@ -48,24 +57,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_USAGE, file=sys.stdout if {"-h", "--help"} & set(arguments) else sys.stderr)
         return 0 if {"-h", "--help"} & set(arguments) else 4
     description = Path(arguments[0]).absolute()
-    from ._resource import Resource
-
     try:
-        Resource.from_toml(description)
+        module = _module(description)
     except InterCEdeError as error:
         print(f"intercede-contract: {error}", file=sys.stderr)
         return 4
-    return _run(description, arguments[1:])
+    return _run(module, arguments[1:])
 
 
-def _run(description: Path, options: Sequence[str]) -> int:
+def _module(description: Path) -> str:
+    """The test module that a person would write for this description.
+
+    Raises:
+        ConfigurationError: The description makes no sense.
+    """
+    import intercede.contract
+
+    try:
+        kind = tomllib.loads(description.read_text("utf-8")).get("contract", "backend")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{description} cannot be read: {error}", operation="contract"
+        ) from None
+    if kind not in _CONTRACTS:
+        raise ConfigurationError(
+            "no such contract", path="contract", value=kind, candidates=list(_CONTRACTS)
+        )
+    contract, resource = _CONTRACTS[kind]
+    getattr(intercede.contract, resource).from_toml(description)
+    return _MODULE.format(contract=contract, resource=resource, path=str(description))
+
+
+def _run(text: str, options: Sequence[str]) -> int:
     import pytest
 
     from .plugin import NAME
 
     with tempfile.TemporaryDirectory(prefix="intercede-contract-") as folder:
         module = Path(folder, "test_contract.py")
-        module.write_text(_MODULE.format(path=str(description)), "utf-8")
+        module.write_text(text, "utf-8")
         settings = Path(folder, "pytest.ini")
         settings.write_text(_SETTINGS, "utf-8")
         return int(

@@ -7,7 +7,7 @@ cannot do by nature, and what lets the suite look behind it.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +19,7 @@ from intercede.core import ConfigurationError, CredentialProvider, JobBackend, J
 
 from ._probe import LocalProbe, Probe
 
-__all__ = ["Faults", "Resource"]
+__all__ = ["Faults", "Paced", "Resource", "described"]
 
 #: Values that no resource can honour, by the field of `Resources`; and a resident program that is nowhere.
 _ABSURD: Final[Mapping[str, int | str]] = {
@@ -33,6 +33,8 @@ _ABSURD: Final[Mapping[str, int | str]] = {
 
 
 def _table(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping):
+        raise ConfigurationError("expected a table", value=values, operation="contract")
     return dict(values)
 
 
@@ -83,8 +85,46 @@ class Faults(Protocol):
         ...
 
 
+class Paced:
+    """How long things take, for whatever is declared to be of some speed.
+
+    Attributes:
+        seconds: How long a trivial job, or command, takes.
+        clock: How many of a payload's seconds pass in one.
+    """
+
+    __slots__ = ()
+
+    seconds: float
+    clock: float
+
+    @property
+    def patience_s(self) -> float:
+        """How long to wait for a thing that takes about as long as a trivial job. Generous: a slow machine is no failure."""
+        return 30 + 30 * self.seconds
+
+    @property
+    def test_limit_s(self) -> float:
+        """How long a whole test may take."""
+        return 4 * self.patience_s
+
+    @property
+    def clearing_s(self) -> float:
+        """How long a test may take to clear up. Shorter: where it fails once it fails for every test."""
+        return self.patience_s / 3
+
+    @property
+    def poll_s(self) -> float:
+        """How long to wait between two looks."""
+        return min(max(self.seconds / 10, 0.01), 10.0)
+
+    def payload_seconds(self, real: float) -> str:
+        """What to tell the payload to sleep, for so many seconds of ours."""
+        return f"{real * self.clock:.3f}".rstrip("0").rstrip(".")
+
+
 @frozen(kw_only=True)
-class Resource:
+class Resource(Paced):
     """One resource, as the suite sees it.
 
     In a configuration, `{unique}` inside any text becomes a name that no other test uses.
@@ -116,30 +156,6 @@ class Resource:
     faults: Faults | None = None
     credentials: Callable[[], CredentialProvider] | None = None
 
-    @property
-    def patience_s(self) -> float:
-        """How long to wait for a thing that takes about as long as a trivial job. Generous: a slow machine is no failure."""
-        return 30 + 30 * self.seconds
-
-    @property
-    def test_limit_s(self) -> float:
-        """How long a whole test may take."""
-        return 4 * self.patience_s
-
-    @property
-    def clearing_s(self) -> float:
-        """How long a test may take to clear up. Shorter: where it fails once it fails for every test."""
-        return self.patience_s / 3
-
-    @property
-    def poll_s(self) -> float:
-        """How long to wait between two looks."""
-        return min(max(self.seconds / 10, 0.01), 10.0)
-
-    def payload_seconds(self, real: float) -> str:
-        """What to tell the payload to sleep, for so many seconds of ours."""
-        return f"{real * self.clock:.3f}".rstrip("0").rstrip(".")
-
     @classmethod
     def from_toml(cls, path: str | Path) -> Resource:
         """Read a description.
@@ -150,26 +166,33 @@ class Resource:
         Raises:
             ConfigurationError: Not TOML, no `config`, or a key that is not known.
         """
-        try:
-            table = tomllib.loads(Path(path).read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        return cls(**described(path, [attribute.name for attribute in cls.__attrs_attrs__]))
+
+
+def described(path: str | Path, known: Sequence[str]) -> dict[str, Any]:
+    """What a description says, as arguments of the class with these attributes; `contract`, which names the class, is left out.
+
+    Raises:
+        ConfigurationError: Not TOML, no `config`, or a key that is not known.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}", operation="contract") from None
+    table.pop("contract", None)
+    for key in table:
+        if key not in known:
             raise ConfigurationError(
-                f"{path} cannot be read: {error}", operation="contract"
-            ) from None
-        known = [attribute.name for attribute in cls.__attrs_attrs__]
-        for key in table:
-            if key not in known:
-                raise ConfigurationError(
-                    "no such key", path=key, candidates=known, operation="contract"
-                )
-        if not isinstance(table.get("config"), dict):
-            raise ConfigurationError(
-                "missing", path="config", remedy="add a table [config]", operation="contract"
+                "no such key", path=key, candidates=known, operation="contract"
             )
-        for key in ("probe", "faults", "credentials"):
-            if key in table:
-                table[key] = _named(key, table[key])
-        return cls(**table)
+    if "config" not in table:
+        raise ConfigurationError(
+            "missing", path="config", remedy="add a table [config]", operation="contract"
+        )
+    for key in ("probe", "faults", "credentials"):
+        if key in table:
+            table[key] = _named(key, table[key])
+    return table
 
 
 def _named(key: str, text: object) -> object:

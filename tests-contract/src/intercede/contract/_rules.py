@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["RULES", "Verdict"]
+__all__ = ["RULES", "RULES_ATTRIBUTE", "Verdict"]
+
+#: Where a test keeps the names of its rules.
+RULES_ATTRIBUTE: Final = "contract_rules"
 
 
 class Verdict(StrEnum):
@@ -69,4 +72,18 @@ RULES: Final[Mapping[str, str]] = {
     "D1": "diagnostics while running, repeatable, bounded; before the start they say why",
     "E1": "errors are typed, and name resource, operation and remedy",
     "E2": "no secret in any text, log, argv, environment, traceback or world-readable file",
+    "X1": "arguments and input arrive byte for byte, whatever the login shell",
+    "X2": "exit status and signal come back",
+    "X3": "the end of the input reaches the command",
+    "X4": "back-pressure both ways: nobody's output or input piles up",
+    "X5": "output is bounded",
+    "X6": "a cancelled or timed-out command is ended at the host",
+    "X7": "may_have_run is False only when nothing ran",
+    "X8": "after a failure the next use connects again",
+    "N1": "pure: the same input gives the same output, and no I/O",
+    "N2": "what is absent stays absent",
+    "N3": "garbage raises or spoils one row, and never invents",
+    "N4": "long lists are split within the daemon's limits",
+    "N5": "native ids are gated by native_id",
+    "N6": "every sample names daemon, version and command",
 }

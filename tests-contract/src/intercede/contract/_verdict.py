@@ -10,18 +10,15 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import pytest
 
-from ._rules import RULES, Verdict
+from ._rules import RULES, RULES_ATTRIBUTE, Verdict
 
-__all__ = ["RULES_ATTRIBUTE", "not_observed", "not_offered", "rule"]
+__all__ = ["not_observed", "not_offered", "rule"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-#: Where a test keeps the names of its rules.
-RULES_ATTRIBUTE: Final = "contract_rules"
 
 
 def rule(*names: str) -> Callable[[F], F]:

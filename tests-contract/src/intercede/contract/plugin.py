@@ -1,121 +1,241 @@
 """The pytest plugin: gathers the verdicts of the suite's tests and shows them, rule by rule, at the end.
 
-It is loaded in every run of pytest where this distribution is installed, and must be felt in none: it imports nothing heavy, and does
-nothing until a test of the suite has reported. A test carries its rules and its resource in its report's properties, so that a run spread
-over processes (pytest-xdist) is summed up where the reports meet.
+It is loaded in every run of pytest where this distribution is installed, and must be felt in none: it imports nothing heavy, does
+nothing until a test of the suite has reported, and leaves its options out where the project has options of these names. A test's verdict
+travels in its report's properties: so a run that is spread over processes (pytest-xdist) is summed up where the reports meet, and pytest's
+own JUnit XML has them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+import argparse
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
 
-from ._rules import RULES, Verdict
+import pytest
 
-if TYPE_CHECKING:
-    import pytest
+from ._report import Outcome, Report, rules_named
+from ._rules import RULES, RULES_ATTRIBUTE, Verdict
 
 __all__ = [
     "NAME",
     "RESOURCE_PROPERTY",
     "RULE_PROPERTY",
+    "VERDICT_PROPERTY",
     "Verdicts",
     "pytest_configure",
+    "pytest_load_initial_conftests",
 ]
 
 #: Under which the plugin is registered, however it came to be loaded.
 NAME: Final = "intercede.contract.plugin"
-RULE_PROPERTY: Final = "contract_rule"
 RESOURCE_PROPERTY: Final = "contract_resource"
+RULE_PROPERTY: Final = "contract_rule"
+VERDICT_PROPERTY: Final = "contract_verdict"
+_WORDS_PROPERTY: Final = "contract_words"
+_REASON_PROPERTY: Final = "contract_reason"
 _GATHERER: Final = "intercede.contract.verdicts"
+_OUTCOME: Final = pytest.StashKey[Outcome]()
+
+_OPTIONS: Final = {
+    "--require": {
+        "dest": "contract_require",
+        "metavar": "RULES",
+        "default": "",
+        "help": "families and rules, as in L,S,T4: fail if one of them was not seen to hold",
+    },
+    "--report-json": {
+        "dest": "contract_json",
+        "metavar": "FILE",
+        "default": "",
+        "help": "write rules and verdicts to this file",
+    },
+}
 
 
-class Verdicts:
-    """What was found, by resource and rule.
-
-    Attributes:
-        counts: For each resource and rule, how many tests came to which verdict.
-        needs: For each resource and rule, what the undecided tests would have needed.
-    """
-
-    def __init__(self) -> None:
-        self.counts: dict[str, dict[str, Counter[Verdict]]] = {}
-        self.needs: dict[str, dict[str, set[str]]] = {}
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note what a test came to. Set-up and teardown count only when they decide something."""
-        resource = ""
-        rules = []
-        for key, value in report.user_properties:
-            if key == RESOURCE_PROPERTY:
-                resource = str(value)
-            elif key == RULE_PROPERTY:
-                rules.append(str(value))
-        decided = _decided(report)
-        if not rules or decided is None:
-            return
-        verdict, need = decided
-        for rule in rules:
-            self.counts.setdefault(resource, {}).setdefault(rule, Counter())[verdict] += 1
-            if need:
-                self.needs.setdefault(resource, {}).setdefault(rule, set()).add(need)
-
-    def verdict(self, resource: str, rule: str) -> Verdict | None:
-        """The gravest verdict of the rule's tests; None if none has run."""
-        counts = self.counts.get(resource, {}).get(rule, Counter())
-        return next((verdict for verdict in Verdict if counts[verdict]), None)
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Show the table, and then what the undecided rules need."""
-        for resource in sorted(self.counts):
-            terminalreporter.write_sep("=", f"contract: rule by verdict: {resource}")
-            for line in self.table(resource):
-                terminalreporter.write_line(line)
-
-    def table(self, resource: str) -> list[str]:
-        """The report of one resource, line by line."""
-        lines = []
-        for rule, meaning in RULES.items():
-            verdict = self.verdict(resource, rule)
-            if verdict is None:
-                continue
-            counts = self.counts[resource][rule]
-            tests = ", ".join(f"{counts[v]} {v}" for v in Verdict if counts[v])
-            lines.append(f"{rule:<3} {verdict:<12}  {meaning}  ({tests})")
-        for verdict in (Verdict.NOT_OFFERED, Verdict.NOT_OBSERVED, Verdict.SKIPPED):
-            lines.extend(self._wanting(resource, verdict))
-        return lines
-
-    def _wanting(self, resource: str, verdict: Verdict) -> list[str]:
-        needs = self.needs.get(resource, {})
-        found = [
-            f"  {rule:<3} {need.removeprefix(f'{verdict}: ')}"
-            for rule in RULES
-            for need in sorted(needs.get(rule, ()))
-            if need.startswith(verdict)
-        ]
-        return ["", f"{verdict}:", *found] if found else []
-
-
-def _decided(report: pytest.TestReport) -> tuple[Verdict, str] | None:
-    if report.failed:
-        return Verdict.FAILED, ""
-    if report.skipped:
-        reason = _reason(report)
-        for verdict in (Verdict.NOT_OFFERED, Verdict.NOT_OBSERVED):
-            if reason.startswith(verdict):
-                return verdict, reason
-        return Verdict.SKIPPED, f"{Verdict.SKIPPED}: {reason}"
-    return (Verdict.PASSED, "") if report.when == "call" else None
-
-
-def _reason(report: pytest.TestReport) -> str:
-    longrepr: Any = report.longrepr
-    words = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
-    return str(words).removeprefix("Skipped: ")
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, None, None]:
+    """Add the options, after those of the project, whose names come first."""
+    yield
+    group = parser.getgroup("intercede contract")
+    for name, settings in _OPTIONS.items():
+        try:
+            group.addoption(name, **cast("dict[str, Any]", settings))
+        except (ValueError, argparse.ArgumentError):
+            continue
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin to gather, unless somebody does so already."""
-    if not config.pluginmanager.has_plugin(_GATHERER):
-        config.pluginmanager.register(Verdicts(), _GATHERER)
+    if config.pluginmanager.has_plugin(_GATHERER):
+        return
+    try:
+        required = rules_named(config.getoption("contract_require", ""))
+    except ValueError as error:
+        raise pytest.UsageError(f"--require: {error}") from None
+    config.pluginmanager.register(Verdicts(config, required), _GATHERER)
+
+
+class Verdicts:
+    """Decides what each test says of its rules, and sums it up.
+
+    Attributes:
+        report: What was found so far.
+    """
+
+    def __init__(self, config: pytest.Config, required: tuple[str, ...] = ()) -> None:
+        self.report = Report(required)
+        self._json = config.getoption("contract_json", "")
+        self._sums_up = not hasattr(config, "workerinput")
+
+    # -------------------------------------------------------------- where the tests run
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Decide; explain a failure; and at the end of the test let its report carry what it came to."""
+        report = yield
+        cls = getattr(item, "cls", None)
+        rules = getattr(getattr(item, "function", None), RULES_ATTRIBUTE, ())
+        reasons: Mapping[str, Any] = getattr(cls, "reasons_by_rule", {})
+        if cls is None or not (rules or reasons):
+            return report
+        if rules:
+            self._decide(item, report, rules, reasons)
+        if report.when == "teardown":
+            outcome = item.stash.get(_OUTCOME, Outcome(rules, Verdict.SKIPPED, "it did not run"))
+            properties = list(_properties(cls.__name__, outcome, reasons))
+            item.user_properties += properties
+            report.user_properties = [*item.user_properties]
+        return report
+
+    def _decide(
+        self,
+        item: pytest.Item,
+        report: pytest.TestReport,
+        rules: tuple[str, ...],
+        reasons: Mapping[str, Any],
+    ) -> None:
+        verdict, words = _decided(report)
+        name = getattr(item, "originalname", item.name)
+        if verdict is Verdict.SKIPPED and name in reasons:
+            words = reasons[name][1]
+        elif verdict is Verdict.SKIPPED:
+            words = f"{name} was skipped without a stated reason ({words})"
+            _fail(report, f'{words}; state one, as in `reasons = {{"{name}": "<why>"}}`')
+            verdict = Verdict.FAILED
+        required = ", ".join(rule for rule in rules if rule in self.report.required)
+        if required and verdict not in (None, Verdict.PASSED, Verdict.FAILED):
+            words = f"required ({required}), and was {verdict}: {words}"
+            _fail(report, words)
+            verdict = Verdict.FAILED
+        if report.failed:
+            report.sections.append(("contract", _explained(item, rules, words)))
+        before = item.stash.get(_OUTCOME, None)
+        if verdict and (before is None or before.verdict is not Verdict.FAILED):
+            item.stash[_OUTCOME] = Outcome(rules, verdict, words)
+
+    # -------------------------------------------------------------- where the reports meet
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note what a test came to."""
+        if report.when != "teardown":
+            return
+        found: dict[str, list[str]] = {}
+        for key, value in report.user_properties:
+            found.setdefault(key, []).append(str(value))
+        if RESOURCE_PROPERTY not in found:
+            return
+        outcome = Outcome(
+            tuple(found.get(RULE_PROPERTY, ())),
+            Verdict(found[VERDICT_PROPERTY][0]),
+            found.get(_WORDS_PROPERTY, [""])[0],
+        )
+        reasons = dict(map(_reason_of, found.get(_REASON_PROPERTY, ())))
+        test = report.nodeid.rpartition("::")[2]
+        self.report.add(found[RESOURCE_PROPERTY][0], test, outcome, reasons)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the report, and fail the run for a required rule that was not seen to hold."""
+        if not self._sums_up:
+            return
+        if self._json:
+            Path(self._json).write_text(self.report.as_json(), "utf-8")
+        if self.report.wanting and session.exitstatus in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Show the table, what the undecided rules need, and which required ones do not hold."""
+        for resource in self.report.resources:
+            terminalreporter.write_sep("=", f"contract: rule by verdict: {resource}")
+            for line in self.report.table(resource):
+                terminalreporter.write_line(line)
+        if self.report.wanting:
+            terminalreporter.write_sep("=", "contract: required, and not seen to hold")
+            for rule, words in self.report.wanting.items():
+                terminalreporter.write_line(f"{rule:<3} {words}", red=True)
+
+
+def _decided(report: pytest.TestReport) -> tuple[Verdict | None, str]:
+    """What this part of a test says, and why; nothing, if set-up or clearing up just went well."""
+    if report.failed:
+        return Verdict.FAILED, _seen(report)
+    if hasattr(report, "wasxfail"):
+        return Verdict.SKIPPED, f"expected to fail: {report.wasxfail}".rstrip(": ")
+    if not report.skipped:
+        return (Verdict.PASSED if report.when == "call" else None), ""
+    longrepr: Any = report.longrepr
+    reason = str(longrepr[2] if isinstance(longrepr, tuple) else longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    for verdict in (Verdict.NOT_OFFERED, Verdict.NOT_OBSERVED):
+        if reason.startswith(verdict):
+            return verdict, reason.removeprefix(f"{verdict}: ")
+    return Verdict.SKIPPED, reason
+
+
+def _seen(report: pytest.TestReport) -> str:
+    """The first words of the failure."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    words = str(crash.message if crash is not None else report.longrepr)
+    return words.strip().split("\n", 1)[0][:500]
+
+
+def _fail(report: pytest.TestReport, words: str) -> None:
+    report.outcome = "failed"
+    report.longrepr = words
+    report.__dict__.pop("wasxfail", None)
+
+
+def _explained(item: pytest.Item, rules: tuple[str, ...], seen: str) -> str:
+    """What a stranger needs in order to understand a failure."""
+    sentence = getattr(item, "originalname", item.name).removeprefix("test_").replace("_", " ")
+    lines = [f"{rule}: {RULES[rule]}" for rule in rules]
+    lines += [f"expected: {sentence}", f"seen: {seen}"]
+    bench = getattr(item, "funcargs", {}).get("bench")
+    crossed = getattr(bench, "crossed", ())
+    if crossed:
+        lines += ["the last commands that crossed the transport:", *crossed]
+    return "\n".join(lines)
+
+
+def _properties(
+    resource: str, outcome: Outcome, reasons: Mapping[str, tuple[tuple[str, ...], str]]
+) -> Iterator[tuple[str, str]]:
+    yield RESOURCE_PROPERTY, resource
+    for rule in outcome.rules:
+        yield RULE_PROPERTY, rule
+    yield VERDICT_PROPERTY, str(outcome.verdict)
+    if outcome.words:
+        yield _WORDS_PROPERTY, outcome.words
+    for rules, why in reasons.values():
+        yield _REASON_PROPERTY, f"{','.join(rules)} {why}"
+
+
+def _reason_of(text: str) -> tuple[str, Outcome]:
+    """A stated reason as it travels: rules, test, what became of it, why."""
+    rules, _, why = text.partition(" ")
+    test = why.partition(":")[0].partition(" ")[0]
+    return test, Outcome(tuple(rules.split(",")), Verdict.SKIPPED, why)

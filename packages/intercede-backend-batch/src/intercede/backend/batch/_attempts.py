@@ -13,6 +13,7 @@ from intercede.core import (
     Failure,
     FailureCode,
     JobHandle,
+    ResourceError,
     StagedBatch,
     SubmissionSpec,
     from_json,
@@ -76,8 +77,14 @@ def read_frames(frames: Frames) -> Attempts:
 
 
 def read_natives(host: Host, batch: StagedBatch, attempts: Attempts) -> dict[int, str | Failure]:
-    """Native ids, by copy; those that do not look like one are failures (N5)."""
+    """Native ids, by copy; those that do not look like one are failures (N5).
+
+    Raises:
+        ResourceError: The scheduler's answer is not there, or cannot be read.
+    """
     answers = attempts.answers.get(batch.submission, [])
+    if not answers:
+        raise ResourceError("the scheduler's answer was not kept; the disk may be full")
     natives = dict(host.scheduler.parse_submit(batch, answers))
     for copy, native in natives.items():
         if isinstance(native, str) and not host.native_id.fullmatch(native):

@@ -317,29 +317,26 @@ def purge(jobs: Iterable[tuple[str, int]], resource: str, *, ended: bool) -> str
     return f"""\
 frame say
 said=
-set --
-for j in {_directories(jobs)}; do
+# Names pass through substitutions and pipes: a list that grows by each name takes a shell the square of its length.
+names=$(for j in {_directories(jobs)}; do
   s=${{j%/*}}
   name=; [ -h "$s" ] || {{ read -r name _ < "$s/meta"; }} 2>/dev/null
-  if [ "$name" != {quote(resource)} ]; then echo "absent $j"
-  elif [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j"
-  elif {condition}; then set -- "$@" "$j"
-  else echo "unended $j"
+  if [ "$name" != {quote(resource)} ]; then echo "absent $j" >&3
+  elif [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j" >&3
+  elif {condition}; then echo "$j"
+  else echo "unended $j" >&3
   fi
-done
-if [ "$#" -gt 0 ]; then
+done)
+if [ -n "$names" ]; then
   # The record of the end goes last: a job of which something stays is still the finished job that it was.
-  said=$(printf '%s/work\\n' "$@" | xargs rm -rf 2>&1)
-  [ -z "$said" ] || {{
-    printf '%s/work\\n' "$@" | xargs chmod -R u+rwx 2>/dev/null
-    said=$(printf '%s/work\\n' "$@" | xargs rm -rf 2>&1)
-  }}
-  for j; do
-    shift
-    if [ -e "$j/work" ] || [ -h "$j/work" ]; then printf '%s\\n' "stays $j $said"; else set -- "$@" "$j"; fi
-  done
-  [ "$#" -eq 0 ] || said=$(printf '%s\\n' "$@" | xargs rm -rf 2>&1)
-  for j; do
+  beneath() {{ printf '%s\\n' "$names" | sed 's|$|/work|' | xargs "$@"; }}
+  said=$(beneath rm -rf 2>&1)
+  [ -z "$said" ] || {{ beneath chmod -R u+rwx 2>/dev/null; said=$(beneath rm -rf 2>&1); }}
+  names=$(for j in $names; do
+    if [ -e "$j/work" ] || [ -h "$j/work" ]; then printf '%s\\n' "stays $j $said" >&3; else echo "$j"; fi
+  done)
+  [ -z "$names" ] || said=$(printf '%s\\n' "$names" | xargs rm -rf 2>&1)
+  for j in $names; do
     if [ -e "$j" ]; then printf '%s\\n' "stays $j $said"; else echo "removed $j"; fi
   done
   for s in {_submissions(jobs)}; do
@@ -434,17 +431,16 @@ def stream_output(jobs: Sequence[tuple[str, int]], resource: str, *, ended: bool
         for submission, copies in by_submission.items()
     )
     return f"""\
-ready=
 check() {{
   s=$1; shift
   name= spec=
   [ -h "$s" ] || {{ read -r name _ && IFS= read -r _ && IFS= read -r spec; }} 2>/dev/null < "$s/meta"
-  [ "$name" != {quote(resource)} ] || printf '%s\\n' "meta $s $spec"
+  [ "$name" != {quote(resource)} ] || printf '%s\\n' "meta $s $spec" >&3
   for c; do
     j=$s/$c
-    if [ "$name" != {quote(resource)} ] || [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j"
-    elif {condition}; then echo "ready $j"; ready="$ready $j"
-    else echo "unended $j"
+    if [ "$name" != {quote(resource)} ] || [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j" >&3
+    elif {condition}; then echo "ready $j" >&3; echo "$j"
+    else echo "unended $j" >&3
     fi
   done
 }}
@@ -459,7 +455,7 @@ list() {{
   done
 }}
 frame say
-{checks}
+ready=$({checks})
 if [ -n "$ready" ]; then
   frame tar
   said=$({{ list | {{

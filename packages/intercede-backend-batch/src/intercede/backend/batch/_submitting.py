@@ -43,7 +43,7 @@ from intercede.toolkit import (
 from . import _sandbox as sandbox
 from ._attempts import Attempts, make_handle, read_frames, read_natives
 from ._host import Host, refused_root, shown
-from ._staging import collect_sources, generated_files, tar_stream
+from ._staging import Source, collect_sources, generated_files, tar_stream
 
 __all__ = ["dry_run", "find", "submit"]
 
@@ -57,14 +57,21 @@ _CLEAR_UP_S: Final = 10.0
 _WORD_SHOWN: Final = 300
 
 
-async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]) -> Submission:
-    """Check, stage, submit; see `Submitter.submit`."""
-    check_sandbox(spec, variants)
+async def _plan(
+    host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]
+) -> tuple[StagedBatch, list[Source], list[str]]:
+    """Check everything that can be checked before anything is changed (S6)."""
+    _check_sandbox(spec, variants)
     sources, directories = await anyio.to_thread.run_sync(collect_sources, spec)
     _check_secrets(variants, spec, [source.name for source in sources], directories)
     await host.connect()
     host.scheduler.check(spec, host.facts)
-    batch = host.batch(new_submission(), spec, len(variants))
+    return host.batch(new_submission(), spec, len(variants)), sources, directories
+
+
+async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]) -> Submission:
+    """Check, stage, submit; see `Submitter.submit`."""
+    batch, sources, directories = await _plan(host, spec, variants)
     files = _generated(host, batch, variants)
     end_mark = Script().nonce
     stream = tar_stream(sources, directories, files, end_mark)
@@ -78,12 +85,7 @@ async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars])
 
 async def dry_run(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]) -> DryRun:
     """The same checks, and what would be sent."""
-    check_sandbox(spec, variants)
-    sources, directories = await anyio.to_thread.run_sync(collect_sources, spec)
-    _check_secrets(variants, spec, [source.name for source in sources], directories)
-    await host.connect()
-    host.scheduler.check(spec, host.facts)
-    batch = host.batch(new_submission(), spec, len(variants))
+    batch, sources, directories = await _plan(host, spec, variants)
     blanked = [evolve(variant, secrets=dict.fromkeys(variant.secrets, b"")) for variant in variants]
     files = _generated(host, batch, blanked)
     commands = host.scheduler.submit_commands(batch, host.facts)
@@ -264,7 +266,7 @@ async def _submitted(host: Host, batch: StagedBatch, attempts: Attempts) -> Subm
     return Submission(batch.submission, tuple(handles), failures)
 
 
-def check_sandbox(spec: SubmissionSpec, variants: Sequence[CopyVars]) -> None:
+def _check_sandbox(spec: SubmissionSpec, variants: Sequence[CopyVars]) -> None:
     """Refuse what no batch system's sandbox can do (S6)."""
     for index, ref in enumerate(spec.inputs):
         if ref.url is not None:

@@ -1,0 +1,419 @@
+"""Rules X1 to X8: commands on a host."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import pytest
+import pytest_asyncio
+
+from intercede.core import (
+    Command,
+    OperationTimeout,
+    ResourceError,
+    Transport,
+    TransportError,
+    Unreachable,
+)
+
+from ._bench import Gathered
+from ._transport_resource import TransportFaults, TransportResource
+from ._verdict import not_observed, rule
+
+__all__ = ["TransportRules"]
+
+#: Every byte that an argument may hold, and what shells like to change.
+_WORDS: Final = (
+    *(os.fsdecode(bytes([byte])) for byte in range(1, 256)),
+    os.fsdecode(bytes(range(1, 256))),
+    "",
+    " ",
+    "two words",
+    "trailing newline\n",
+    "~",
+    "*",
+    "!!",
+    "$HOME",
+    "$(echo no)",
+    "`echo no`",
+    "'",
+    '"',
+    "\\",
+    "-n",
+    "--",
+)
+_EVERY_BYTE: Final = bytes(range(256))
+_MIB: Final = 2**20
+#: What may pile up between two ends: pipes, windows and a few chunks.
+_MAY_PILE_UP: Final = 48 * _MIB
+_CHUNK: Final = b"x" * 65536
+
+
+class TransportRules(Gathered):
+    """X: commands and their bytes, their ends, and the way to the host."""
+
+    resource: ClassVar[TransportResource]
+
+    @pytest_asyncio.fixture(loop_scope="function")
+    async def transport(self) -> AsyncIterator[Transport]:
+        """An open transport."""
+        async for transport in _opened(self.resource, self.resource.config):
+            yield transport
+
+    async def _on_every_login(self, check: Callable[[Transport], Awaitable[None]]) -> None:
+        for config in (self.resource.config, *self.resource.logins.values()):
+            async for transport in _opened(self.resource, config):
+                await check(transport)
+
+    # -------------------------------------------------------------- X1
+
+    @rule("X1")
+    async def test_arguments_arrive_byte_for_byte(self) -> None:
+        async def check(transport: Transport) -> None:
+            result = await transport.run(self.resource.command("args", *_WORDS))
+            expected = [os.fsencode(word) for word in _WORDS]
+            assert result.stdout.split(b"\0")[:-1] == expected
+
+        await self._on_every_login(check)
+
+    @rule("X1")
+    async def test_input_arrives_byte_for_byte(self) -> None:
+        async def check(transport: Transport) -> None:
+            for sent in (_EVERY_BYTE, b"no newline", b"\n\n", os.urandom(3 * _MIB)):
+                result = await transport.run(self.resource.command("cat", stdin=sent))
+                assert result.stdout == sent
+
+        await self._on_every_login(check)
+
+    @rule("X1")
+    async def test_streamed_input_follows_the_commands_own(self) -> None:
+        async def check(transport: Transport) -> None:
+            command = self.resource.command("cat", stdin=b"first\0")
+            async with transport.stream(command, _chunks(_EVERY_BYTE, b"last")) as process:
+                got = b"".join([chunk async for chunk in process.stdout])
+                result = await process.wait()
+            assert got == b"first\0" + _EVERY_BYTE + b"last"
+            assert (result.returncode, result.stdout) == (0, b"")
+
+        await self._on_every_login(check)
+
+    @rule("X1")
+    async def test_a_file_that_is_put_comes_back_byte_for_byte(
+        self, transport: Transport, tmp_path: Path
+    ) -> None:
+        sent, got = tmp_path / "sent", tmp_path / "got"
+        sent.write_bytes(_EVERY_BYTE + os.urandom(_MIB))
+        remote = f"/tmp/intercede-contract-{uuid.uuid4().hex}"  # noqa: S108  # a name of our own, on the host
+        await transport.put(sent, remote)
+        try:
+            await transport.get(remote, got)
+        finally:
+            await transport.run(Command(("rm", "-f", remote)))
+        assert got.read_bytes() == sent.read_bytes()
+
+    @rule("X1")
+    async def test_a_file_that_is_not_there_leaves_nothing_when_it_is_got(
+        self, transport: Transport, tmp_path: Path
+    ) -> None:
+        with pytest.raises(Exception):  # noqa: B017  # which one is not laid down
+            await transport.get("/no/such/file", tmp_path / "got")
+        assert await asyncio.to_thread(os.listdir, tmp_path) == []
+
+    # -------------------------------------------------------------- X2
+
+    @rule("X2")
+    @pytest.mark.parametrize("status", [0, 1, 3, 126, 255])
+    async def test_an_exit_status_comes_back(self, transport: Transport, status: int) -> None:
+        result = await transport.run(self.resource.command("exit", str(status)))
+        assert result.returncode == status
+
+    @rule("X2")
+    async def test_an_exit_status_comes_back_from_a_stream(self, transport: Transport) -> None:
+        async with transport.stream(self.resource.command("exit", "3")) as process:
+            assert [chunk async for chunk in process.stdout] == []
+            assert (await process.wait()).returncode == 3
+
+    @rule("X2")
+    @pytest.mark.parametrize("number", [9, 15])
+    async def test_a_signal_comes_back(self, transport: Transport, number: int) -> None:
+        result = await transport.run(self.resource.command("kill", str(number)))
+        assert result.returncode in (-number, 128 + number)
+
+    @rule("X2")
+    async def test_a_program_that_is_not_there_is_exit_status_127(
+        self, transport: Transport
+    ) -> None:
+        result = await transport.run(Command(("contract-no-such-program", "x")))
+        assert result.returncode == 127
+
+    # -------------------------------------------------------------- X3
+
+    @rule("X3")
+    async def test_a_command_sees_the_end_of_its_input(self, transport: Transport) -> None:
+        for sent in (b"", b"text"):
+            result = await transport.run(self.resource.command("cat", stdin=sent))
+            assert (result.returncode, result.stdout) == (0, sent)
+
+    @rule("X3")
+    async def test_a_streamed_command_without_input_sees_its_end(
+        self, transport: Transport
+    ) -> None:
+        async with transport.stream(self.resource.command("cat")) as process:
+            assert [chunk async for chunk in process.stdout] == []
+            assert (await process.wait()).returncode == 0
+
+    @rule("X3")
+    async def test_a_command_that_does_not_read_its_input_is_no_error(
+        self, transport: Transport
+    ) -> None:
+        result = await transport.run(self.resource.command("exit", "3", stdin=bytes(_MIB)))
+        assert result.returncode == 3
+
+    # -------------------------------------------------------------- X4
+
+    @rule("X4")
+    async def test_a_command_waits_while_nobody_reads(self, transport: Transport) -> None:
+        before = _memory()
+        command = self.resource.command("yes", str(512 * _MIB))
+        async with transport.stream(command) as process:
+            assert await anext(process.stdout)
+            await asyncio.sleep(max(0.5, self.resource.seconds))
+            grown = _memory() - before
+        assert grown < _MAY_PILE_UP
+
+    @rule("X4")
+    async def test_input_waits_while_the_command_does_not_read(self, transport: Transport) -> None:
+        taken: list[int] = []
+        command = self.resource.command("sleep", self.resource.forever)
+        async with transport.stream(command, _endless(taken)):
+            await asyncio.sleep(max(0.5, self.resource.seconds))
+        assert sum(taken) < _MAY_PILE_UP
+
+    @rule("X4")
+    async def test_input_waits_while_nobody_reads_what_comes_of_it(
+        self, transport: Transport
+    ) -> None:
+        taken: list[int] = []
+        async with transport.stream(self.resource.command("cat"), _endless(taken)) as process:
+            assert await anext(process.stdout)
+            await asyncio.sleep(max(0.5, self.resource.seconds))
+        assert sum(taken) < _MAY_PILE_UP
+
+    # -------------------------------------------------------------- X5
+
+    @rule("X5")
+    async def test_output_up_to_the_bound_is_whole(self, transport: Transport) -> None:
+        result = await transport.run(self.resource.command("yes", "4096", max_output=4096))
+        assert result.stdout == b"y\n" * 2048
+
+    @rule("X5")
+    async def test_output_beyond_the_bound_is_a_resource_error(self, transport: Transport) -> None:
+        command = self.resource.command("yes", str(512 * _MIB), max_output=4096)
+        with pytest.raises(ResourceError):
+            await transport.run(command)
+
+    @rule("X5")
+    async def test_the_bound_does_not_hold_for_what_is_streamed(self, transport: Transport) -> None:
+        command = self.resource.command("yes", str(_MIB), max_output=4096)
+        async with transport.stream(command) as process:
+            got = sum([len(chunk) async for chunk in process.stdout])
+            assert (await process.wait()).returncode == 0
+        assert got == _MIB
+
+    @rule("X5")
+    async def test_stderr_is_cut_at_the_bound(self, transport: Transport) -> None:
+        command = self.resource.command("complain", str(_MIB), max_output=4096)
+        result = await transport.run(command)
+        assert 0 < len(result.stderr) <= 4096
+        assert (b"y\n" * 2048).startswith(result.stderr)
+
+    # -------------------------------------------------------------- X6
+
+    @rule("X6")
+    async def test_a_command_that_takes_too_long_is_ended(self, transport: Transport) -> None:
+        mark = _mark()
+        command = self._sleep(mark, timeout_s=max(0.3, self.resource.seconds) * self.resource.clock)
+        with pytest.raises(OperationTimeout):
+            await transport.run(command)
+        await self._is_gone(mark)
+
+    @rule("X6")
+    async def test_a_streamed_command_that_takes_too_long_is_ended(
+        self, transport: Transport
+    ) -> None:
+        mark = _mark()
+        command = self._sleep(mark, timeout_s=max(0.3, self.resource.seconds) * self.resource.clock)
+        with pytest.raises(OperationTimeout):
+            async with transport.stream(command) as process:
+                await process.wait()
+        await self._is_gone(mark)
+
+    @rule("X6")
+    async def test_a_cancelled_command_is_ended(self, transport: Transport) -> None:
+        mark = _mark()
+        running = asyncio.ensure_future(transport.run(self._sleep(mark)))
+        await self._is_there(mark)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await self._is_gone(mark)
+
+    @rule("X6")
+    async def test_a_stream_that_is_left_early_ends_its_command(self, transport: Transport) -> None:
+        mark = _mark()
+        async with transport.stream(self._sleep(mark)):
+            await self._is_there(mark)
+        await self._is_gone(mark)
+
+    def _sleep(self, mark: str, **limits: float) -> Command:
+        return self.resource.command("sleep", self.resource.forever, mark, **limits)
+
+    async def _is_there(self, mark: str) -> None:
+        if self.resource.probe is None:
+            await asyncio.sleep(self.resource.poll_s)
+            return
+        async with asyncio.timeout(self.resource.patience_s):
+            found = await self.resource.probe.processes(mark)
+            while not found:
+                await asyncio.sleep(self.resource.poll_s)
+                found = await self.resource.probe.processes(mark)
+
+    async def _is_gone(self, mark: str) -> None:
+        """The command and its child are not there; what is ending is given a moment."""
+        if self.resource.probe is None:
+            not_observed("a look at the host (TransportResource.probe)")
+        left = await self.resource.probe.processes(mark)
+        for _ in range(20):
+            if not left:
+                break
+            await asyncio.sleep(self.resource.poll_s)
+            left = await self.resource.probe.processes(mark)
+        assert list(left) == []
+
+    # -------------------------------------------------------------- X7
+
+    @rule("X7")
+    async def test_a_command_that_took_too_long_may_have_run(self, transport: Transport) -> None:
+        command = self._sleep(
+            _mark(), timeout_s=max(0.3, self.resource.seconds) * self.resource.clock
+        )
+        with pytest.raises(OperationTimeout) as caught:
+            await transport.run(command)
+        assert caught.value.may_have_run is True
+
+    @rule("X7")
+    async def test_nothing_has_run_if_nothing_answers(self) -> None:
+        async with self._fault("unreachable") as transport:
+            with pytest.raises(Unreachable) as caught:
+                await transport.run(self.resource.command("exit", "0"))
+        assert caught.value.may_have_run is False
+
+    @rule("X7")
+    async def test_a_command_whose_answer_is_lost_may_have_run(self) -> None:
+        async with self._fault("lost_after") as transport:
+            with pytest.raises(TransportError) as caught:
+                await transport.run(self.resource.command("exit", "0"))
+        assert caught.value.may_have_run is True
+
+    @rule("X7")
+    async def test_what_was_lost_before_it_started_has_not_run(self) -> None:
+        async with self._fault("lost_before") as transport:
+            try:
+                result = await transport.run(self.resource.command("exit", "3"))
+            except TransportError as error:
+                assert error.may_have_run is False
+            else:  # what has certainly not run may be tried again
+                assert result.returncode == 3
+
+    # -------------------------------------------------------------- X8
+
+    @rule("X8")
+    async def test_the_next_command_runs_after_one_that_took_too_long(
+        self, transport: Transport
+    ) -> None:
+        command = self._sleep(
+            _mark(), timeout_s=max(0.3, self.resource.seconds) * self.resource.clock
+        )
+        with pytest.raises(OperationTimeout):
+            await transport.run(command)
+        assert (await transport.run(self.resource.command("exit", "3"))).returncode == 3
+
+    @rule("X8")
+    async def test_the_next_command_runs_after_the_host_did_not_answer(self) -> None:
+        await self._works_after("unreachable")
+
+    @rule("X8")
+    async def test_the_next_command_runs_after_the_connection_was_lost(self) -> None:
+        await self._works_after("lost_after")
+
+    async def _works_after(self, fault: str) -> None:
+        async with self._fault(fault) as transport:
+            with pytest.raises(TransportError):
+                await transport.run(self.resource.command("exit", "0"))
+            assert (await transport.run(self.resource.command("exit", "3"))).returncode == 3
+
+    def _fault(self, name: str) -> _Faulty:
+        if self.resource.faults is None:
+            not_observed("a way to the host that can be made to fail (TransportResource.faults)")
+        return _Faulty(self.resource.faults, name, self.resource)
+
+
+class _Faulty:
+    """An open transport with a fault, or "not observed"."""
+
+    def __init__(self, faults: TransportFaults, name: str, resource: TransportResource) -> None:
+        self._stack = AsyncExitStack()
+        self._make = getattr(faults, name)
+        self._config = resource.config
+
+    async def __aenter__(self) -> Transport:
+        try:
+            transport: Transport = await self._stack.enter_async_context(self._make(self._config))
+        except LookupError as error:
+            not_observed(f"what cannot be brought about here: {error}")
+        return transport
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+
+async def _opened(
+    resource: TransportResource, config: str | Mapping[str, Any]
+) -> AsyncIterator[Transport]:
+    async with AsyncExitStack() as stack:
+        credentials = None
+        if resource.credentials is not None:
+            credentials = await stack.enter_async_context(resource.credentials())
+        yield await stack.enter_async_context(resource.made(config, credentials))
+
+
+async def _chunks(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+async def _endless(taken: list[int]) -> AsyncIterator[bytes]:
+    """A gigabyte that nobody should take; notes what is taken."""
+    for _ in range(2**30 // len(_CHUNK)):
+        taken.append(len(_CHUNK))
+        yield _CHUNK
+        await asyncio.sleep(0)
+
+
+def _mark() -> str:
+    return f"contract-{uuid.uuid4().hex}"
+
+
+def _memory() -> int:
+    """The memory of this process, in bytes, or "not observed"."""
+    place = Path("/proc/self/statm")
+    if sys.platform != "linux" or not place.exists():
+        not_observed("a system that tells a process's memory (/proc)")
+    return int(place.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

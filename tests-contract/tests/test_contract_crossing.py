@@ -1,0 +1,67 @@
+"""A failure shows what last crossed the transport."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from intercede.contract._crossing import Crossed, listen
+from intercede.core import SubmissionSpec, registry
+
+MODULE = """
+from intercede.contract import BackendContract, Resource
+from intercede.contract._rules import RULES_ATTRIBUTE
+
+
+class TestMine(BackendContract):
+    resource = Resource(config={config!r}, seconds=0.3)
+
+    async def test_mine(self, bench):
+        await bench.backend.counts()
+        assert 1 + 1 == 3
+
+    setattr(test_mine, RULES_ATTRIBUTE, ("T1",))
+"""
+
+
+def _config(folder: Path) -> dict[str, object]:
+    return {"transport": "local", "scheduler": "direct", "root": str(folder / "sandboxes")}
+
+
+async def test_the_commands_of_a_composed_backend_are_heard(tmp_path: Path) -> None:
+    crossed = Crossed(maxlen=3)
+    async with registry.backend(_config(tmp_path)) as backend:
+        listen(backend, crossed)
+        await backend.submit(SubmissionSpec("/bin/true", resident=True))
+    assert len(crossed) > 1
+    assert all(text.startswith("$ sh -c") for text in crossed)
+    assert "exit code 0, stdout: " in crossed[-1]
+
+
+async def test_a_backend_without_a_transport_has_nothing_to_hear() -> None:
+    crossed = Crossed()
+    async with registry.backend({"type": "fake"}) as backend:
+        listen(backend, crossed)
+        await backend.status([])
+    assert not crossed
+
+
+def test_a_failure_shows_rule_expectation_finding_and_the_last_commands(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(MODULE.format(config=_config(tmp_path)))
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "intercede.contract.plugin"),
+            "test_mine.py::TestMine::test_mine",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    said = done.stdout[done.stdout.index("T1: every id gets an answer") :]
+    assert "\nexpected: mine\nseen: assert (1 + 1) == 3\n" in said
+    assert "\nthe last commands that crossed the transport:\n$ sh -c" in said
+    assert "\n  = exit code 0" in said
