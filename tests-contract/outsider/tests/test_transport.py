@@ -1,14 +1,12 @@
-"""The transport `socket`, with our own scheduler at its other end, held to the contract through `batch`."""
+"""The transport `socket`, held to the contract."""
 
 import os
 
-from intercede.contract import BackendContract, LocalProbe, Resource
+from intercede.contract import LocalProbe, TransportContract, TransportResource
 
 PLACE = os.environ["OUTSIDER_TESTS"]
-ROOT = f"{PLACE}/socket-spool"
 TRANSPORT = {"type": "socket", "socket": f"{PLACE}/socket"}
-CONFIG = {"transport": TRANSPORT, "scheduler": {"type": "spool", "slots": 100}, "root": ROOT}
 
 
-class TestSocket(BackendContract):
-    resource = Resource(config=CONFIG, seconds=0.4, other_process=True, probe=LocalProbe(ROOT))
+class TestSocket(TransportContract):
+    resource = TransportResource(config=TRANSPORT, seconds=0.2, probe=LocalProbe(PLACE))

@@ -64,7 +64,7 @@ class _Server:
     async def _run(
         self, wanted: dict[str, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        name, argv = wanted["name"], list(map(base64.b64decode, wanted["argv"].split()))
+        name, argv = wanted["name"], list(map(base64.b64decode, wanted["argv"].split(" ")))
         if name in self._ended:
             return
         try:
