@@ -16,6 +16,7 @@ from intercede.core import (
     Failure,
     FailureCode,
     JobCounts,
+    JobHandle,
     JobID,
     JobOutput,
     JobStatus,
@@ -38,7 +39,7 @@ _LOG = logging.getLogger(__name__)
 # ---------------------------------------------------------------- K1
 
 
-@lie("K1", "kills only what runs; what waits starts later")
+@lie("K1", "kills only what runs; what waits starts later", "S7")
 class SparesThePending(Honest):
     def _kill(self, job: FakeJob, now: float) -> OpOutcome:
         if job.status(now) is JobStatus.PENDING:
@@ -67,7 +68,7 @@ class AsksPolitely(Honest):
         return super()._kill(job, now)
 
 
-@lie("K1", "kills the whole array with one of its elements")
+@lie("K1", "kills the whole array with one of its elements", "C1")
 class KillsTheArray(Honest):
     def _kill(self, job: FakeJob, now: float) -> OpOutcome:
         outcome = super()._kill(job, now)
@@ -93,7 +94,7 @@ class KillsWithoutNote(Honest):
         return evolve(super()._kill(job, now), note=None)
 
 
-@lie("K2", "stops at the first id that it does not know", "T1 T2")
+@lie("K2", "stops at the first id that it does not know")
 class StopsAtTheUnknown(Honest):
     async def kill(self, ids: Sequence[JobID]) -> BulkResult[OpOutcome]:
         if not isinstance(ids, str) and any(
@@ -114,6 +115,16 @@ class KillsOnce(Honest):
                 False, failure=Failure(FailureCode.FAILED, "already completing or completed")
             )
         return super()._kill(job, now)
+
+
+@lie("K2", "finds no job that was killed")
+class FindsNoKilled(Honest):
+    async def find(self, tag: str) -> tuple[JobHandle, ...]:
+        return tuple(
+            handle
+            for handle in await super().find(tag)
+            if self.site._jobs[handle.id].verdict is not JobStatus.CANCELLED
+        )
 
 
 # ---------------------------------------------------------------- P
@@ -148,6 +159,16 @@ class PurgesLinkedFiles(Honest):
         return outcome
 
 
+@lie("P1", "forgets the job, and leaves its sandbox")
+class LeavesTheSandbox(Honest):
+    def _purge(self, job: FakeJob, now: float) -> OpOutcome | Failure:
+        outcome = super()._purge(job, now)
+        if isinstance(outcome, OpOutcome):
+            job.resource = "nobody"
+            self.site._jobs[job.id] = job
+        return outcome
+
+
 @lie("P2", "fails when a job was purged before")
 class PurgesOnce(Honest):
     def __init__(self, config: FakeConfig, resource: str) -> None:
@@ -165,7 +186,7 @@ class PurgesOnce(Honest):
         )
 
 
-@lie("P3", "answers from its cache for a job that was purged", "P1 P2 P4 T5 S7 S2")
+@lie("P3", "answers from its cache for a job that was purged", "P1 P2 P4 T5")
 class RemembersThePurged(Honest):
     def __init__(self, config: FakeConfig, resource: str) -> None:
         super().__init__(config, resource)
@@ -248,7 +269,7 @@ class Counts(Honest):
         return JobCounts(running=running, waiting=len(states) - running)
 
 
-@lie("C1", "counts the jobs of all users", "S6 S8 S9 P4")
+@lie("C1", "counts the jobs of all users")
 class CountsEverybody(Counts):
     def counted(self, job: FakeJob, status: JobStatus) -> bool:
         return not status.is_finished
@@ -361,6 +382,24 @@ class GivesNoRemedy(Honest):
             return await super().submit(spec, copies)
         except SpecRefused as refused:
             raise SpecRefused(refused.field, "not acceptable").at(self.resource, "submit") from None
+
+
+class OwnRefusal(SpecRefused):
+    """A refusal that arrives in another process as something else."""
+
+    def __reduce__(self) -> tuple[type[SpecRefused], tuple[str, str]]:
+        return SpecRefused, ("", "refused")
+
+
+@lie("E1", "raises errors that lose what they say on the way to another process")
+class LosesWordsInPickles(Honest):
+    async def submit(self, spec: SubmissionSpec, copies: Copies = 1) -> Submission:
+        try:
+            return await super().submit(spec, copies)
+        except SpecRefused as refused:
+            raise OwnRefusal(refused.field, str(refused), remedy=refused.remedy).at(
+                self.resource, "submit"
+            ) from None
 
 
 @lie("E1", "has no words for the failure of one job")

@@ -178,3 +178,32 @@ class FirstWaiterConnects(Honest):
     def __init__(self, config: FakeConfig, resource: str) -> None:
         super().__init__(config, resource)
         self._lifetime = FirstConnects(resource, self.site.clock, self.faults)
+
+
+@lie("L2", "knows nothing unless it is used as a context")
+class NeedsToBeEntered(Honest):
+    _entered = False
+
+    async def __aenter__(self) -> Self:
+        self._entered = True
+        return await super().__aenter__()
+
+    async def status(self, ids: Sequence[JobID]) -> StatusMap:
+        seen = await super().status(ids)
+        if self._entered:
+            return seen
+        failure = Failure(FailureCode.NOT_NOW, "not connected")
+        return BulkResult(dict.fromkeys(seen, JobStatus.UNKNOWN), dict.fromkeys(seen, failure))
+
+
+@lie("L5", "closes only in the task that opened it")
+class ClosesWhereItWasOpened(Honest):
+    _opener: asyncio.Task[object] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._opener = asyncio.current_task()
+        return await super().__aenter__()
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._opener is asyncio.current_task():
+            await super().__aexit__(*exc)

@@ -123,7 +123,7 @@ class QuotesBadly(Honest):
         return super()._found(job, trouble)
 
 
-@lie("T2", "says of a job that it does not know that it is over", "T1 T5 S2 P1 P2 P3 P4")
+@lie("T2", "says of a job that it does not know that it is over", "T1 T5 P1 P2 P3 P4 E1")
 class AbsentIsOver(SaysOtherwise):
     def changed(self, seen: StatusMap) -> Mapping[JobID, JobStatus]:
         return {
@@ -164,6 +164,16 @@ class SignalIsSuccess(SaysOtherwise):
 class KilledIsFailed(SaysOtherwise):
     def changed(self, seen: StatusMap) -> Mapping[JobID, JobStatus]:
         return {job: JobStatus.FAILED for job, at in seen.items() if at is JobStatus.CANCELLED}
+
+
+@lie("T3", "looks for a resident program in the sandbox")
+class StagesNothingThatIsThere(SaysOtherwise):
+    def changed(self, seen: StatusMap) -> Mapping[JobID, JobStatus]:
+        return {
+            job: JobStatus.FAILED
+            for job, status in seen.items()
+            if status is JobStatus.SUCCESSFUL and self.site._jobs[job].spec.resident
+        }
 
 
 @lie("T3", "tells a signal in details as the exit code 128 + n")
@@ -255,7 +265,7 @@ class SharesAnswers(SaysOtherwise):
 # ---------------------------------------------------------------- T5, T6
 
 
-@lie("T5", "reads a command that failed as an empty queue, and an empty queue as success", "E1")
+@lie("T5", "reads a command that failed as an empty queue, and an empty queue as success")
 class FailedCommandIsTheEnd(Honest):
     async def status(self, ids: Sequence[JobID]) -> StatusMap:
         try:

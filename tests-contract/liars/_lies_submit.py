@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 from attrs import evolve, fields, frozen
@@ -21,7 +22,7 @@ from intercede.core import (
     SubmissionSpec,
     SubmitUncertain,
 )
-from intercede.fake import FakeConfig
+from intercede.fake import PAYLOAD, FakeConfig
 from intercede.fake._faults import Operation
 from intercede.fake._payload import Entry, Kind, Program
 from intercede.fake._site import FakeJob
@@ -173,6 +174,15 @@ class SharesVariables(Honest):
         return await super().submit(spec, copies)
 
 
+@lie("S4", "runs an executable only if its execute bit is set here")
+class NeedsTheExecuteBit(ChangesTheSpec):
+    def changed(self, spec: SubmissionSpec) -> SubmissionSpec:
+        there = spec.resident or not os.path.isfile(spec.executable)  # noqa: PTH113  # as one does
+        if there or os.access(spec.executable, os.X_OK):
+            return spec
+        return evolve(spec, arguments=("exit", "126"))
+
+
 class ChangesThePrograms(Honest):
     """Puts something else in place than it was given."""
 
@@ -188,6 +198,14 @@ class ChangesThePrograms(Honest):
             self.changed(program, spec, variables)
             for program, variables in zip(programs, variants, strict=True)
         ]
+
+
+@lie("S4", "does not quote the name of the executable")
+class UnquotedExecutable(ChangesThePrograms):
+    def changed(self, program: Program, spec: SubmissionSpec, variables: CopyVars) -> Program:
+        if not set(program.name) & set(" '$%\n"):
+            return program
+        return evolve(program, name=PAYLOAD, arguments=("exit", "127"))
 
 
 @lie("S4", "leaves out the empty directories of an input")
@@ -302,7 +320,7 @@ class RehearsesAnything(Honest):
         return DryRun(command=spec.executable, files={}, details={})
 
 
-@lie("S6", "stages the files in a dry run", "C1")
+@lie("S6", "stages the files in a dry run")
 class RehearsesForReal(Honest):
     async def dry_run(self, spec: SubmissionSpec, copies: Copies = 1) -> DryRun:
         rehearsal = await super().dry_run(spec, copies)
@@ -412,3 +430,16 @@ class SubmitsAgain(Honest):
             return await super().submit(spec, copies)
         except SubmitUncertain:
             return await super().submit(spec, copies)
+
+
+@lie("S9", "starts every job twice, and knows of one", "K1")
+class StartsTwice(Honest):
+    async def submit(self, spec: SubmissionSpec, copies: Copies = 1) -> Submission:
+        submission = await super().submit(spec, copies)
+        if self.site.slots is None:
+            jobs = [self.site._jobs[handle.id] for handle in submission.handles]
+            self.site.add(
+                evolve(job, id=JobID(f"twin/{job.submission}/{job.copy}"), resource="twin")
+                for job in jobs
+            )
+        return submission
