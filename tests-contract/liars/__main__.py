@@ -1,7 +1,7 @@
 """`python -m liars`: hold the suite to its liars.
 
     python -m liars                 each liar, with the tests of its rule's family, and the honest one with all; about two minutes
-    python -m liars --all           each with all tests; about a quarter of an hour of one core
+    python -m liars --all           each with all tests: 5 to 10 s a liar, so `-- -n 2`
     python -m liars NAME...         these
     python -m liars --family F      those that break a rule of this letter
     python -m liars --part 2/10     the second tenth of them
