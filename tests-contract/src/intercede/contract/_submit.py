@@ -530,6 +530,7 @@ print(json.dumps(ids))
     @rule("S7")
     async def test_find_of_an_unknown_tag_is_empty(self, bench: Bench) -> None:
         finder = bench.finder
+        await bench.start()
         for tag in (f"{bench.tag}-nobody", "*", "x" * 255, "$(id)", "../.."):
             assert await finder.find(tag) == ()
 

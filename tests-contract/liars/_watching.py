@@ -1,0 +1,71 @@
+"""A pytest plugin for the runs of liars: chooses the tests, and notes how each failed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Generator
+from typing import Final
+
+import pytest
+
+from intercede.contract._verdict import RULES_ATTRIBUTE
+
+__all__ = ["ASSERTION", "FAILURE_PROPERTY", "TEST_PROPERTY"]
+
+#: How a test failed.
+FAILURE_PROPERTY: Final = "liars_failure"
+#: Which test it is, without its parameters.
+TEST_PROPERTY: Final = "liars_test"
+#: It failed by an assertion of its own, and not because it waited in vain.
+ASSERTION: Final = "assertion"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests of other families, where the class of tests names families; and empty the one that it names."""
+    chosen: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        families = getattr(item.cls, "families", None)
+        rules = getattr(item.function, RULES_ATTRIBUTE, ())
+        fits = not families or any(rule[0] in families for rule in rules)
+        (chosen if fits else others).append(item)
+        if item.originalname == getattr(item.cls, "emptied", None):
+            item.obj = _empty if inspect.iscoroutinefunction(item.obj) else _empty_at_once
+    items[:] = chosen
+    config.hook.pytest_deselected(items=others)
+
+
+async def _empty(**_: object) -> None:
+    """A test without a body."""
+
+
+def _empty_at_once(**_: object) -> None:
+    """A test without a body."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note the kind of a failure in the report, which may travel to another process."""
+    report = yield
+    assert isinstance(item, pytest.Function)
+    report.user_properties.append((TEST_PROPERTY, item.originalname))
+    if report.failed and call.excinfo is not None:
+        report.user_properties.append((FAILURE_PROPERTY, _kind(item, call)))
+    return report
+
+
+def _kind(item: pytest.Function, call: pytest.CallInfo[None]) -> str:
+    assert call.excinfo is not None
+    name = call.excinfo.type.__name__
+    if call.when != "call":
+        return f"{call.when}: {name}: {call.excinfo.value}"[:200]
+    assert item.cls is not None
+    waited = call.duration >= item.cls.resource.patience_s
+    if waited and (" within " in str(call.excinfo.value) or name == "TimeoutError"):
+        return f"it took {call.duration:.1f} s: {name}"
+    if issubclass(call.excinfo.type, (AssertionError, pytest.fail.Exception)):
+        return ASSERTION
+    return f"{name}: {call.excinfo.value}"[:200]

@@ -1,0 +1,62 @@
+"""Every liar is caught by an assertion of the rule that it breaks, and no rule fails that it does not declare.
+
+Each with the tests of its rule's family; with the whole suite it is `hatch run liars --all`.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from intercede.contract import RULES
+
+HERE = Path(__file__).resolve().parents[1]
+PAGE = HERE.parent / "docs/contract-rules.md"
+PARTS = 10
+#: The families of rules about backends.
+FAMILIES = frozenset("LSTFKPCDE")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("part", range(1, PARTS + 1))
+def test_every_liar_is_caught_by_its_own_rule_and_breaks_no_more_than_it_declares(
+    part: int,
+) -> None:
+    done = run("liars", "--part", f"{part}/{PARTS}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("as declared") > 10
+
+
+def test_an_honest_backend_is_not_caught() -> None:
+    done = run("liars", "honest")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_liar_that_declares_too_little_or_is_not_caught_is_reported() -> None:
+    done = run("liars.mutate", "--only", "closed_backend_does_not_open")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 tests are needed" in done.stdout
+
+
+def test_every_rule_for_backends_has_a_liar() -> None:
+    rows = re.findall(r"^\| ([A-Z]\d) \|.*\| (.*) \|$", PAGE.read_text("utf-8"), re.MULTILINE)
+    liars = {rule: cell for rule, cell in rows if cell.strip().startswith("`")}
+    assert {rule for rule in RULES if rule[0] in FAMILIES} <= liars.keys()
+
+
+def test_the_tables_of_rules_are_fresh() -> None:
+    assert run("liars.page", "--check").returncode == 0, (
+        "run: cd tests-contract && python -m liars.page"
+    )
