@@ -89,6 +89,20 @@ async def test_an_attempt_whose_owner_died_counts_as_lost_after_the_grace(
         (await ce.purge(ids)).raise_for_failures()
 
 
+async def test_an_attempt_whose_owner_died_before_it_said_who_it_was_counts_as_lost(
+    make_backend: Any, tools: Any, root: Path
+) -> None:
+    ids = await staged_only(make_backend, tools, "torn")
+    attempt = root / ids[0].split("/")[1] / "attempt"
+    attempt.mkdir()
+    (attempt / "owner").write_text("")
+    async with make_backend() as ce:
+        failures = (await ce.status(ids)).failures
+        assert {f.code for f in failures.values()} == {FailureCode.NOT_NOW}
+        os.utime(attempt, (0, 0))
+        assert set(await tools.finish(ce, ids)) == {JobStatus.FINISHED_UNKNOWN}
+
+
 class Lists(DirectScheduler):
     """Direct, whose list also tells of an attempt that lost its answer."""
 

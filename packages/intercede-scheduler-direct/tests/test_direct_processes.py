@@ -218,6 +218,31 @@ async def test_workers_killed_again_and_again_run_nothing_twice_and_lose_nothing
     assert set((await ce.status(ids)).values()) == {JobStatus.SUCCESSFUL}
 
 
+@pytest.mark.parametrize("torn", ["slot", "next"])
+async def test_a_worker_that_died_while_it_wrote_blocks_nothing(
+    ce: BatchBackend, root: Path, torn: str
+) -> None:
+    """A file is empty between its making and its first byte."""
+    ids = ids_of(await ce.submit(script("sleep 0.3"), 6))
+    await until(ce, ids[:1], JobStatus.RUNNING)
+    submission = ids[0].split("/")[1]
+    if torn == "slot":
+        (root / submission / "5" / "slot").write_text("")
+    else:
+        (root / ".direct" / os.uname().nodename / "next" / submission).write_text("")
+    assert set(await finish(ce, ids)) == {JobStatus.SUCCESSFUL}
+
+
+async def test_a_job_whose_worker_died_while_it_wrote_can_be_killed(
+    ce: BatchBackend, root: Path
+) -> None:
+    ids = ids_of(await ce.submit(script("sleep 300"), SLOTS + 1))
+    await until(ce, ids[:SLOTS], JobStatus.RUNNING)
+    (root / ids[0].split("/")[1] / str(SLOTS) / "slot").write_text("")
+    (await ce.kill(ids)).raise_for_failures()
+    assert set((await ce.status(ids)).values()) == {JobStatus.CANCELLED}
+
+
 async def test_a_job_whose_runner_died_runs_until_its_payload_ends(
     ce: BatchBackend, root: Path, tmp_path: Path
 ) -> None:

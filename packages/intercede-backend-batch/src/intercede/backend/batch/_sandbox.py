@@ -119,7 +119,12 @@ attempt_state() {
   attempt=cancelled
   [ ! -e "$1/attempt/cancelled" ] || return 0
   attempt=open
-  { read -r where pid since < "$1/attempt/owner"; } 2>/dev/null || return 0
+  since=; { read -r where pid since < "$1/attempt/owner"; } 2>/dev/null
+  if [ -z "$since" ]; then
+    # Whoever claimed it is about to say so, or died before.
+    [ -z "$(find "$1/attempt" -prune -mmin +1)" ] || attempt=dead
+    return 0
+  fi
   [ "$where" = "$(uname -n)" ] || return 0
   line=; { read -r line < "/proc/$pid/stat"; } 2>/dev/null
   line=${line##*) }

@@ -49,15 +49,18 @@ alive() { [ -n "$2" ] && born "$1" && [ "$born" = "$2" ]; }
 look() {
   state=gone
   [ -d "$1" ] && [ ! -e "$1/exit" ] || return 0
-  if { read -r slot where when pid since < "$1/slot"; } 2>/dev/null; then
-    if [ "$where" != "$host" ]; then state=elsewhere; return 0; fi
-    [ "$when" = "$boot" ] || return 0
-    if { read -r _ _ runner_pid runner_born _ < "$1/start"; } 2>/dev/null; then
+  if [ -e "$1/slot" ]; then
+    since=; { read -r slot where when pid since < "$1/slot"; } 2>/dev/null
+    if [ -z "$since" ]; then
+      # Its worker is writing this, or died while it did.
+      state=unstarted
+    elif [ "$where" != "$host" ]; then state=elsewhere; return 0
+    elif [ "$when" != "$boot" ]; then return 0
+    elif { read -r _ _ runner_pid runner_born _ < "$1/start"; } 2>/dev/null; then
       if alive "$runner_pid" "$runner_born"; then state=running; else state=orphaned; fi
     elif alive "$pid" "$since" && { read -r _ _ current < "$d/slots/$slot"; } 2>/dev/null && [ "$current" = "$1" ]; then
       # The worker has chosen it, and its runner has not written down who it is.
       state=running
-    elif [ -e "$1/started" ]; then state=orphaned
     else state=unstarted
     fi
     # It may have ended while we looked.
@@ -66,12 +69,15 @@ look() {
   fi
 }
 
-# recover SUBMISSION COPY: a worker died between choosing the copy and starting it. Sets $state.
+# recover SUBMISSION COPY: of an unstarted copy, find out whether its worker died between choosing and starting it; if so, let it be
+# chosen again. Sets $state.
 recover() {
   exec 8>"$d/gate"; flock 8
-  { read -r slot _ < "$1/$2/slot"; } 2>/dev/null
-  if [ -e "$1/$2/started" ] || ! flock -n "$d/slots/${slot:-none}" true; then
+  slot=; { read -r slot _ < "$1/$2/slot"; } 2>/dev/null
+  if [ -e "$1/$2/start" ] || { [ -n "$slot" ] && ! flock -n "$d/slots/$slot" true; }; then
     state=running
+  elif [ -e "$1/$2/started" ]; then
+    state=orphaned
   else
     rm -f "$1/$2/slot" "$d/next/$1"
     mv "$d/active/$1" "$d/queue/$1" 2>/dev/null
@@ -107,7 +113,8 @@ choose() {
     [ -f "$q" ] || continue
     sub=${q##*/}
     { read -r _ && read -r runner && read -r wall && read -r ranges && IFS= read -r path && IFS= read -r locale; } < "$q" || continue
-    from=0; { read -r from < "$d/next/$sub"; } 2>/dev/null
+    from=; { read -r from < "$d/next/$sub"; } 2>/dev/null
+    case $from in ''|*[!0-9]*) from=0;; esac
     for range in $ranges; do
       copy=${range%-*}
       [ "$copy" -ge "$from" ] || copy=$from
@@ -212,7 +219,8 @@ processes() {
 unsettled() {
   printf '%s\n' "$1" | while read -r s c; do
     look "$s/$c"
-    case $state in running|unstarted) echo "$s/$c";; esac
+    [ "$state" != unstarted ] || recover "$s" "$c"
+    case $state in running) echo "$s/$c";; esac
   done
 }
 

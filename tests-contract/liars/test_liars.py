@@ -1,6 +1,6 @@
 """Every liar is caught by an assertion of the rule that it breaks, and no rule fails that it does not declare.
 
-Each with the tests of its rule's family; with the whole suite it is `hatch run liars --all`.
+Each with the tests of its rule's family: `hatch run pytest tests-contract/liars -n 2`. With the whole suite: `hatch run liars --all`.
 """
 
 import re
