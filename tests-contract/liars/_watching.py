@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from intercede.contract._verdict import RULES_ATTRIBUTE
+from intercede.contract._rules import RULES_ATTRIBUTE
 
 __all__ = ["ASSERTION", "FAILURE_PROPERTY", "TEST_PROPERTY"]
 

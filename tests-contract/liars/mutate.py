@@ -17,7 +17,7 @@ import sys
 from collections import defaultdict
 
 from intercede.contract import BackendContract
-from intercede.contract._verdict import RULES_ATTRIBUTE
+from intercede.contract._rules import RULES_ATTRIBUTE
 
 from ._running import Found, problems, run
 from ._table import LIARS

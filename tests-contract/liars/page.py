@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from intercede.contract import RULES, BackendContract
-from intercede.contract._verdict import RULES_ATTRIBUTE
+from intercede.contract._rules import RULES_ATTRIBUTE
 
 from ._table import LIARS
 
