@@ -85,7 +85,7 @@ async def kill_jobs(
         else:
             note = "it was killed before" if key in said["marked"] else None
             outcomes[job] = OpOutcome(ok=True, note=note)
-    rest = {job: part for job, part in bare.items() if job not in failures | outcomes}
+    rest = {job: part for job, part in bare.items() if job not in failures and job not in outcomes}
     if rest:
         await _kill_bare(host, rest, outcomes, failures)
 
