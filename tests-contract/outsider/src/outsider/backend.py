@@ -5,6 +5,7 @@ rules for each are in the docstrings of `intercede.core`. All that is known of a
 
     <directory>/<resource>/<submission>/<copy>/
         job.json         its handle, and what to keep of its output
+        inputs/          what it is given, until it starts
         work/            where the payload runs
         run              the script that runs it
         stdout, stderr

@@ -83,11 +83,16 @@ def _check_secrets(spec: SubmissionSpec, variant: CopyVars) -> None:
 
 
 def stage(spec: SubmissionSpec, variant: CopyVars, place: Path) -> None:
-    """Fill the work directory of one copy."""
-    work = place / "work"
-    work.mkdir(mode=0o700, parents=True)
+    """Lay out what one copy is given; its script copies it into `work`.
+
+    The program that runs must not be a file that this process has written: another thread may start a process just while we have it open
+    for writing, which that one then inherits, and the system refuses to run a file that anybody has open for writing (ETXTBSY).
+    """
+    given = place / "inputs"
+    given.mkdir(mode=0o700, parents=True)
+    (place / "work").mkdir(mode=0o700)
     for ref in spec.inputs:
-        target = work / ref.name
+        target = given / ref.name
         target.parent.mkdir(parents=True, exist_ok=True)
         if ref.content is not None:
             target.write_bytes(ref.content)
@@ -99,10 +104,10 @@ def stage(spec: SubmissionSpec, variant: CopyVars, place: Path) -> None:
         if ref.executable:
             target.chmod(0o700)
     if spec.executable_name is not None:
-        shutil.copyfile(spec.executable, work / spec.executable_name)
-        (work / spec.executable_name).chmod(0o700)
+        shutil.copyfile(spec.executable, given / spec.executable_name)
+        (given / spec.executable_name).chmod(0o700)
     for name, secret in variant.secrets.items():
-        target = work / name
+        target = given / name
         target.parent.mkdir(parents=True, exist_ok=True)
         # Private from its first moment.
         handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -123,8 +128,8 @@ cd {_quoted(str(submission / str(copy)))} || exit
 [ ! -e end ] || exit
 : >began
 (
-  cd work || exit
-  exec >../stdout 2>../stderr
+  exec >stdout 2>stderr
+  cp -R -p inputs/. work/ && rm -rf inputs && cd work || exit
 {exports}
   exec {words}
 )
