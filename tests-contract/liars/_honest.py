@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 from attrs import evolve, field, frozen
 
@@ -31,6 +31,8 @@ from intercede.fake._output import Gathered
 from intercede.fake._site import FakeJob
 
 __all__ = ["HONEST", "LIARS", "Honest", "Liar", "LiarConfig", "lie", "make", "resource_of"]
+
+T = TypeVar("T")
 
 #: The name under which the honest one is run.
 HONEST: Final = "honest"
@@ -61,21 +63,21 @@ class Honest(FakeBackend):
 
 @frozen(kw_only=True)
 class Liar:
-    """One backend that lies.
+    """One backend, transport or scheduler that lies.
 
     Attributes:
         name: What it is called.
         rule: The one that it breaks.
         deed: What it does, for the table.
         neighbours: Rules that cannot hold either when it does so.
-        backend: Its class.
+        made: Its class.
     """
 
     name: str
     rule: str
     deed: str
     neighbours: frozenset[str]
-    backend: type[Honest]
+    made: type[Any]
 
     @property
     def breaks(self) -> frozenset[str]:
@@ -101,16 +103,16 @@ class lie:  # it is used as a decorator
         self._deed = deed
         self._neighbours = frozenset(neighbours.split())
 
-    def __call__(self, backend: type[Honest]) -> type[Honest]:
-        name = backend.__name__
+    def __call__(self, made: type[T]) -> type[T]:
+        name = made.__name__
         LIARS[name] = Liar(
             name=name,
             rule=self._rule,
             deed=self._deed,
             neighbours=self._neighbours,
-            backend=backend,
+            made=made,
         )
-        return backend
+        return made
 
 
 @frozen
@@ -122,7 +124,7 @@ class LiarConfig(FakeConfig):
 
 def make(config: LiarConfig, resource: str, credentials: CredentialProvider | None) -> JobBackend:
     """The liar that the configuration names."""
-    backend = Honest if config.lie == HONEST else LIARS[config.lie].backend
+    backend: type[Honest] = Honest if config.lie == HONEST else LIARS[config.lie].made
     return backend(config, resource)
 
 

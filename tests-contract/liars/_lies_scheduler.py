@@ -1,0 +1,1 @@
+"""Liars about N: a scheduler's language."""
