@@ -6,7 +6,7 @@ with a queue that holds jobs and remembers how they ended.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -66,7 +66,7 @@ _AT: Final = f"{_WHEN.timestamp():.6f}"
 _LONG_AGO: Final = f"{_WHEN.timestamp() - 86_400:.6f}"
 _SPEC: Final = SubmissionSpec("/bin/true", resident=True)
 _BATCH: Final = StagedBatch("s1", "mark1", "/pretend/s1", "/pretend/s1/runner", (0, 1, 2), _SPEC)
-_JOBS: Final = tuple(NativeJob(f"1.{copy}", copy, "s1", _WHEN) for copy in range(8))
+_JOBS: Final = tuple(NativeJob(f"1.{copy}", copy, "s1", _WHEN) for copy in (*range(8), 10))
 
 
 def _answer(*rows: Sequence[str]) -> CommandResult:
@@ -133,6 +133,12 @@ _QUEUE: Final = (
         {"1.1": "running"},
         _answer(_RUNNING, ("1.2", "running", _LONG_AGO, _LONG_AGO, "-")),
     ),
+    _sample(
+        "status",
+        "fake-queue 1.1 1.10",
+        {"1.10": "running"},
+        _answer(("1.10", "running", _AT, _AT, "-")),
+    ),
     _sample("status", "fake-queue 1.0", {}, _answer()),
     _sample("status", "fake-queue 1.1", None, _DOWN),
     _sample("status", "fake-queue 1.1 && fake-queue 1.2", None, _answer(_RUNNING), _DOWN),
@@ -161,9 +167,17 @@ _QUEUE: Final = (
     _sample(
         "list",
         "fake-list mark1",
-        {"1.1": ["mark1", "running"], "2.0": ["mark10", "pending"], "3.4": ["mark1", "held"]},
+        {
+            "1.1": ["mark1", "running"],
+            "1.2": ["mark1", "pending"],
+            "1.3": ["mark1", "held"],
+            "12.0": ["mark10", "running"],
+        },
         _answer(
-            ("1.1", "running", "mark1"), ("2.0", "waiting", "mark10"), ("3.4", "held", "mark1")
+            ("1.1", "running", "mark1"),
+            ("1.2", "waiting", "mark1"),
+            ("1.3", "held", "mark1"),
+            ("12.0", "running", "mark10"),
         ),
     ),
     _sample("list", "fake-list mark2", {}, _answer()),
@@ -175,10 +189,22 @@ _QUEUE: Final = (
 def scheduler_resource_of(name: str) -> SchedulerResource:
     """What the suite is told of this liar, or of an honest one."""
     config = {"type": "liar", "lie": name}
-    if issubclass(_made(name), FakeScheduler):
+    made = _made(name)
+    if issubclass(made, FakeScheduler):
         return SchedulerResource(
-            config=config, samples=_QUEUE, native="{number}.{copy}", ids_limit=500
+            config=config,
+            samples=_told(made, _QUEUE),
+            native="{number}.{copy}",
+            ids_limit=500,
         )
     return SchedulerResource(
-        config=config, samples=Sample.read(_DIRECT), native="{submission}.{copy}"
+        config=config,
+        samples=_told(made, Sample.read(_DIRECT)),
+        native="{submission}.{copy}",
     )
+
+
+def _told(made: type, samples: Sequence[Sample]) -> Sequence[Sample]:
+    """The recorded answers, as a liar about them tells them."""
+    retold: Callable[[Sample], Sample] = getattr(made, "retold", lambda sample: sample)
+    return [retold(sample) for sample in samples]
