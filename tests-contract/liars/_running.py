@@ -14,10 +14,14 @@ from typing import Any, Final
 import pytest
 from attrs import define, field
 
-from intercede.contract.plugin import RESOURCE_PROPERTY, RULE_PROPERTY
-
 from ._table import HONEST, LIARS
-from ._watching import ASSERTION, FAILURE_PROPERTY, TEST_PROPERTY
+from ._watching import (
+    ASSERTION,
+    FAILURE_PROPERTY,
+    LIAR_PROPERTY,
+    RULE_PROPERTY,
+    TEST_PROPERTY,
+)
 
 __all__ = ["Found", "problems", "run"]
 
@@ -80,15 +84,13 @@ class Gatherer:
         properties: dict[str, list[str]] = defaultdict(list)
         for key, value in report.user_properties:
             properties[key].append(str(value))
-        if not properties[RESOURCE_PROPERTY]:
-            return
-        found = self.found[properties[RESOURCE_PROPERTY][0].removeprefix("Test")]
+        found = self.found[properties[LIAR_PROPERTY][0].removeprefix("Test")]
         found.seconds += report.duration
         test = properties[TEST_PROPERTY][0]
         if report.failed:
             kind = properties[FAILURE_PROPERTY][0]
             if found.failed.get(test, ("",))[0] != ASSERTION:
-                found.failed[test] = (kind, tuple(dict.fromkeys(properties[RULE_PROPERTY])))
+                found.failed[test] = (kind, tuple(properties[RULE_PROPERTY]))
         elif report.passed and report.when == "call":
             found.passed.add(test)
 

@@ -10,12 +10,16 @@ import pytest
 
 from intercede.contract._rules import RULES_ATTRIBUTE
 
-__all__ = ["ASSERTION", "FAILURE_PROPERTY", "TEST_PROPERTY"]
+__all__ = ["ASSERTION", "FAILURE_PROPERTY", "LIAR_PROPERTY", "RULE_PROPERTY", "TEST_PROPERTY"]
 
-#: How a test failed.
-FAILURE_PROPERTY: Final = "liars_failure"
+#: The class of tests, which is named for the liar.
+LIAR_PROPERTY: Final = "liars_liar"
 #: Which test it is, without its parameters.
 TEST_PROPERTY: Final = "liars_test"
+#: A rule that it tests.
+RULE_PROPERTY: Final = "liars_rule"
+#: How it failed.
+FAILURE_PROPERTY: Final = "liars_failure"
 #: It failed by an assertion of its own, and not because it waited in vain.
 ASSERTION: Final = "assertion"
 
@@ -44,14 +48,20 @@ def _empty_at_once(**_: object) -> None:
     """A test without a body."""
 
 
-@pytest.hookimpl(wrapper=True)
+# The suite's own plugin sets the properties of a report anew: this one is around it.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note the kind of a failure in the report, which may travel to another process."""
+    """Note in the report, which may travel to another process, what failed and how."""
     report = yield
-    assert isinstance(item, pytest.Function)
-    report.user_properties.append((TEST_PROPERTY, item.originalname))
+    assert isinstance(item, pytest.Function) and item.cls is not None
+    rules = getattr(item.function, RULES_ATTRIBUTE, ())
+    report.user_properties += [
+        (LIAR_PROPERTY, item.cls.__name__),
+        (TEST_PROPERTY, item.originalname),
+        *((RULE_PROPERTY, rule) for rule in rules),
+    ]
     if report.failed and call.excinfo is not None:
         report.user_properties.append((FAILURE_PROPERTY, _kind(item, call)))
     return report
