@@ -6,8 +6,9 @@ They are for the suite's own quality: a rule whose liar is not caught is a rule 
 from intercede.core.registry import BackendPlugin
 
 from ._honest import LiarConfig, make
+from ._table import LIARS
 
-__all__ = ["backend"]
+__all__ = ["LIARS", "backend"]
 
 #: The entry point `liar` of `intercede.backends`, while the liars are run.
 backend = BackendPlugin(config=LiarConfig, make=make, summary="A backend that breaks one rule")
