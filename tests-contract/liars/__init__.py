@@ -8,8 +8,9 @@ from intercede.core.registry import BackendPlugin, SchedulerPlugin, TransportPlu
 from ._honest import LiarConfig, make
 from ._honest_scheduler import SchedulerLiarConfig, make_scheduler
 from ._honest_transport import TransportLiarConfig, make_transport
+from ._table import LIARS
 
-__all__ = ["backend", "scheduler", "transport"]
+__all__ = ["LIARS", "backend", "scheduler", "transport"]
 
 #: The entry points `liar` of the three groups, while the liars are run.
 backend = BackendPlugin(config=LiarConfig, make=make, summary="A backend that breaks one rule")

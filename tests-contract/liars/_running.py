@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import tempfile
 from collections import defaultdict
@@ -14,6 +15,7 @@ from typing import Any, Final
 import pytest
 from attrs import define, field
 
+from ._honest import ROOT
 from ._table import HONESTS, LIARS
 from ._watching import (
     ASSERTION,
@@ -39,6 +41,8 @@ _SETTINGS: Final = """\
 asyncio_default_fixture_loop_scope = function
 asyncio_mode = strict
 """
+#: Where this package is imported from.
+HERE: Final = Path(__file__).resolve().parents[1]
 #: As an installer would record it, so that the registry finds the liars.
 _ENTRY_POINTS: Final = """\
 [intercede.backends]
@@ -118,13 +122,16 @@ def run(
     """
     choice = {
         name: (
-            None if everything or name in HONESTS else LIARS[name].rule[0],
+            None if everything or name in HONESTS else LIARS[name].tried,
             (emptied or {}).get(name),
         )
         for name in names
     }
     gatherer = Gatherer()
-    with tempfile.TemporaryDirectory(prefix="intercede-liars-") as folder:
+    before = os.environ.get("PYTHONPATH", "")
+    with tempfile.TemporaryDirectory(
+        prefix="intercede-liars-", ignore_cleanup_errors=True
+    ) as folder:
         place = Path(folder)
         (place / "liars-0.dist-info").mkdir()
         (place / "liars-0.dist-info/entry_points.txt").write_text(_ENTRY_POINTS)
@@ -133,6 +140,9 @@ def run(
         module = place / f"test_{place.name.replace('-', '_')}.py"
         module.write_text(_MODULE.format(choice=choice))
         (place / "pytest.ini").write_text(_SETTINGS)
+        os.environ[ROOT] = str(place / "sandboxes")
+        # For other processes, which some liars are asked from.
+        os.environ["PYTHONPATH"] = os.pathsep.join([folder, str(HERE), *filter(None, [before])])
         sys.path.insert(0, folder)
         arguments: list[Any] = [
             f"--config-file={place / 'pytest.ini'}",
@@ -151,6 +161,7 @@ def run(
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             raise RuntimeError(f"pytest ended with {code}:\n{(place / 'said').read_text()}")
         sys.path.remove(folder)
+        os.environ["PYTHONPATH"] = before
     return {name: gatherer.found[name] for name in names}
 
 

@@ -16,6 +16,7 @@ from intercede.contract import (
 from intercede.contract._rules import RULES_ATTRIBUTE
 
 from . import (
+    _lies_elsewhere,
     _lies_ending,
     _lies_life,
     _lies_output,
@@ -31,6 +32,7 @@ from ._honest_transport import HONEST_TRANSPORT, transport_resource_of
 __all__ = ["HONESTS", "LIARS", "TESTS", "Liar", "contract_of", "told_of"]
 
 _ = (
+    _lies_elsewhere,
     _lies_ending,
     _lies_life,
     _lies_output,

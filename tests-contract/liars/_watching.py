@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         assert isinstance(item, pytest.Function)
         families = getattr(item.cls, "families", None)
         rules = getattr(item.function, RULES_ATTRIBUTE, ())
-        fits = not families or any(rule[0] in families for rule in rules)
+        fits = not families or any(rule.startswith(families) for rule in rules)
         (chosen if fits else others).append(item)
         if item.originalname == getattr(item.cls, "emptied", None):
             item.obj = _empty if inspect.iscoroutinefunction(item.obj) else _empty_at_once
