@@ -102,7 +102,8 @@ class Gatherer:
 def run(
     names: Sequence[str],
     *,
-    everything: bool,
+    everything: bool = False,
+    own: bool = False,
     options: Sequence[str] = (),
     emptied: Mapping[str, str] | None = None,
 ) -> dict[str, Found]:
@@ -111,16 +112,17 @@ def run(
     Args:
         names: Which; `HONEST` is the one that keeps all rules, and is always held to all of them.
         everything: The whole suite, not only the tests of the rule's family.
+        own: Only the tests of the very rule.
         options: More options of pytest.
         emptied: For a liar, the test whose body is taken out.
     """
-    choice = {
-        name: (
-            None if everything or name == HONEST else LIARS[name].tried,
-            (emptied or {}).get(name),
-        )
-        for name in names
-    }
+
+    def tried(name: str) -> tuple[str, ...] | None:
+        if everything or name == HONEST:
+            return None
+        return (LIARS[name].rule,) if own else LIARS[name].tried
+
+    choice = {name: (tried(name), (emptied or {}).get(name)) for name in names}
     gatherer = Gatherer()
     before = os.environ.get("PYTHONPATH", "")
     with tempfile.TemporaryDirectory(
