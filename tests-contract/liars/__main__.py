@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from ._running import problems, run
-from ._table import HONEST, LIARS
+from ._table import HONESTS, LIARS
 
 
 def main(argv: list[str]) -> int:
@@ -35,10 +35,10 @@ def main(argv: list[str]) -> int:
         name for name, liar in LIARS.items() if not chosen.family or liar.rule[0] in chosen.family
     ]
     if not chosen.names and not chosen.family:
-        names = [HONEST, *names]
+        names = [*HONESTS, *names]
     part, _, parts = chosen.part.partition("/")
     names = names[int(part) - 1 :: int(parts)]
-    unknown = sorted(set(names) - {HONEST, *LIARS})
+    unknown = sorted(set(names) - {*HONESTS, *LIARS})
     if unknown:
         parser.error(f"no such liar: {', '.join(unknown)}; there are: {', '.join(LIARS)}")
     found = run(names, everything=chosen.all, options=options)

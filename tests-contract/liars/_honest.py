@@ -72,19 +72,19 @@ class Honest(FakeBackend):
 
 
 Maker = Callable[["LiarConfig", str], JobBackend]
-B = TypeVar("B", bound=JobBackend)
+T = TypeVar("T")
 
 
 @frozen(kw_only=True)
 class Liar:
-    """One backend that lies.
+    """One backend, transport or scheduler that lies.
 
     Attributes:
         name: What it is called.
         rule: The one that it breaks.
         deed: What it does, for the table.
         neighbours: Rules that cannot hold either when it does so.
-        backend: Its class: one of `Honest`, or one made of real parts.
+        made: Its class: of a backend one of `Honest`, or one made of real parts.
         lacking: What the suite is not given for it: a field of `Resource`. So a test is tried that stands in for one that needs more.
     """
 
@@ -92,7 +92,7 @@ class Liar:
     rule: str
     deed: str
     neighbours: frozenset[str]
-    backend: Maker
+    made: type[Any]
     lacking: str = ""
 
     @property
@@ -107,8 +107,8 @@ class Liar:
 
     @property
     def is_pretend(self) -> bool:
-        """Nothing of it is real."""
-        return isinstance(self.backend, type) and issubclass(self.backend, Honest)
+        """Nothing of it is real, or it is no backend."""
+        return self.rule[0] in "XN" or issubclass(self.made, Honest)
 
 
 #: By name.
@@ -131,17 +131,17 @@ class lie:  # it is used as a decorator
         self._neighbours = frozenset(neighbours.split())
         self._lacking = lacking
 
-    def __call__(self, backend: type[B]) -> type[B]:
-        name = backend.__name__
+    def __call__(self, made: type[T]) -> type[T]:
+        name = made.__name__
         LIARS[name] = Liar(
             name=name,
             rule=self._rule,
             deed=self._deed,
             neighbours=self._neighbours,
-            backend=backend,
+            made=made,
             lacking=self._lacking,
         )
-        return backend
+        return made
 
 
 @frozen
@@ -154,7 +154,7 @@ class LiarConfig(FakeConfig):
 
 def make(config: LiarConfig, resource: str, credentials: CredentialProvider | None) -> JobBackend:
     """The liar that the configuration names."""
-    maker: Maker = Honest if config.lie == HONEST else LIARS[config.lie].backend
+    maker: Maker = Honest if config.lie == HONEST else LIARS[config.lie].made
     return maker(config, resource)
 
 

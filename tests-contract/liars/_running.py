@@ -16,7 +16,7 @@ import pytest
 from attrs import define, field
 
 from ._honest import ROOT
-from ._table import HONEST, LIARS
+from ._table import HONESTS, LIARS
 from ._watching import (
     ASSERTION,
     FAILURE_PROPERTY,
@@ -30,12 +30,11 @@ __all__ = ["Found", "problems", "run"]
 _MODULE: Final = '''\
 """The suite on liars."""
 
-from intercede.contract import BackendContract
-from liars._table import resource_of
+from liars._table import contract_of, told_of
 
 for name, (families, emptied) in {choice!r}.items():
-    members = {{"resource": resource_of(name), "families": families, "emptied": emptied}}
-    globals()[f"Test{{name}}"] = type(f"Test{{name}}", (BackendContract,), members)
+    members = {{"resource": told_of(name), "families": families, "emptied": emptied}}
+    globals()[f"Test{{name}}"] = type(f"Test{{name}}", (contract_of(name),), members)
 '''
 _SETTINGS: Final = """\
 [pytest]
@@ -45,7 +44,14 @@ asyncio_mode = strict
 #: Where this package is imported from.
 HERE: Final = Path(__file__).resolve().parents[1]
 #: As an installer would record it, so that the registry finds the liars.
-_ENTRY_POINTS: Final = "[intercede.backends]\nliar = liars:backend\n"
+_ENTRY_POINTS: Final = """\
+[intercede.backends]
+liar = liars:backend
+[intercede.transports]
+liar = liars:transport
+[intercede.schedulers]
+liar = liars:scheduler
+"""
 _METADATA: Final = "Metadata-Version: 2.1\nName: liars\nVersion: 0\n"
 
 
@@ -110,7 +116,7 @@ def run(
     """Run the suite on these liars, in this process.
 
     Args:
-        names: Which; `HONEST` is the one that keeps all rules, and is always held to all of them.
+        names: Which; those of `HONESTS` keep all rules, and are always held to all of them.
         everything: The whole suite, not only the tests of the rule's family.
         own: Only the tests of the very rule.
         options: More options of pytest.
@@ -118,7 +124,7 @@ def run(
     """
 
     def tried(name: str) -> tuple[str, ...] | None:
-        if everything or name == HONEST:
+        if everything or name in HONESTS:
             return None
         return (LIARS[name].rule,) if own else LIARS[name].tried
 
@@ -163,7 +169,7 @@ def run(
 
 def problems(name: str, found: Found, *, everything: bool) -> list[str]:
     """What is not as it should be: a liar that is not caught by its own rule's assertion, or breaks more or less than it declares."""
-    if name == HONEST:
+    if name in HONESTS:
         return [f"{test}: {kind}" for test, (kind, _) in sorted(found.failed.items())]
     liar = LIARS[name]
     seen, wanted = found.rules, set(liar.breaks)

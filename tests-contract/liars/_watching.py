@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Generator
 from typing import Final
 
@@ -73,7 +74,7 @@ def _kind(item: pytest.Function, call: pytest.CallInfo[None]) -> str:
     if call.when != "call":
         return f"{call.when}: {name}: {call.excinfo.value}"[:200]
     assert item.cls is not None
-    waited = call.duration >= item.cls.resource.patience_s
+    waited = call.duration >= getattr(item.cls.resource, "patience_s", math.inf)
     if waited and (" within " in str(call.excinfo.value) or name == "TimeoutError"):
         return f"it took {call.duration:.1f} s: {name}"
     if issubclass(call.excinfo.type, (AssertionError, pytest.fail.Exception)):

@@ -6,6 +6,7 @@ A test without a witness is needed by none of the liars: others catch all that i
 
     python -m liars.mutate                  some minutes; shorter with `-- -n 2`
     python -m liars.mutate --only purge     only tests in whose name this occurs
+    python -m liars.mutate --family X       only tests of rules of this letter
 
 The exit code is 1 if a test is not needed, or its witness is still caught when it is empty.
 """
@@ -16,11 +17,8 @@ import argparse
 import sys
 from collections import defaultdict
 
-from intercede.contract import BackendContract
-from intercede.contract._rules import RULES_ATTRIBUTE
-
 from ._running import Found, problems, run
-from ._table import LIARS
+from ._table import LIARS, TESTS
 
 __all__ = ["main"]
 
@@ -30,11 +28,12 @@ def main(argv: list[str]) -> int:
     at = argv.index("--") if "--" in argv else len(argv)
     parser = argparse.ArgumentParser(prog="liars.mutate", description="Is each test needed?")
     parser.add_argument("--only", default="", help="only tests in whose name this occurs")
+    parser.add_argument("--family", action="append", default=[], help="only tests of this letter")
     chosen, options = parser.parse_args(argv[:at]), argv[at + 1 :]
     tests = {
-        name: getattr(getattr(BackendContract, name), RULES_ATTRIBUTE)
-        for name in dir(BackendContract)
-        if name.startswith("test_") and chosen.only in name
+        name: rules
+        for name, rules in TESTS.items()
+        if chosen.only in name and (not chosen.family or {r[0] for r in rules} & {*chosen.family})
     }
     rules = {rule for rules in tests.values() for rule in rules}
     names = [name for name, liar in LIARS.items() if liar.rule in rules]
