@@ -25,7 +25,7 @@ from ._watching import (
     TEST_PROPERTY,
 )
 
-__all__ = ["Found", "problems", "run"]
+__all__ = ["Found", "parallel", "problems", "run"]
 
 _MODULE: Final = '''\
 """The suite on liars."""
@@ -165,6 +165,11 @@ def run(
         sys.path.remove(folder)
         os.environ["PYTHONPATH"] = before
     return {name: gatherer.found[name] for name in names}
+
+
+def parallel(processes: str | None) -> list[str]:
+    """The options that make pytest use so many processes; without a number, this one."""
+    return [] if processes is None else ["-n", processes]
 
 
 def problems(name: str, found: Found, *, everything: bool) -> list[str]:

@@ -4,7 +4,7 @@ First every liar is run, with the tests of the rule that it breaks. A liar that 
 Then each test that has one has its body taken out, and its witness is run again: it must no longer be caught, and that must be noticed.
 A test without a witness is needed by none of the liars: others catch all that it catches, or it catches nothing.
 
-    python -m liars.mutate                  some minutes; shorter with `-- -n 2`
+    python -m liars.mutate -n 2             some minutes, in two processes
     python -m liars.mutate --only purge     only tests in whose name this occurs
     python -m liars.mutate --family X       only tests of rules of this letter
 
@@ -17,7 +17,7 @@ import argparse
 import sys
 from collections import defaultdict
 
-from ._running import Found, problems, run
+from ._running import Found, parallel, problems, run
 from ._table import LIARS, TESTS
 
 __all__ = ["main"]
@@ -29,7 +29,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="liars.mutate", description="Is each test needed?")
     parser.add_argument("--only", default="", help="only tests in whose name this occurs")
     parser.add_argument("--family", action="append", default=[], help="only tests of this letter")
-    chosen, options = parser.parse_args(argv[:at]), argv[at + 1 :]
+    parser.add_argument("-n", metavar="N", help="in so many processes")
+    chosen = parser.parse_args(argv[:at])
+    options = [*argv[at + 1 :], *parallel(chosen.n)]
     tests = {
         name: rules
         for name, rules in TESTS.items()
