@@ -349,15 +349,22 @@ class TellsWhatItHears(FakeScheduler):
 @lie("N6", "does not say of which version its recorded answers are")
 class NamesNoVersion(FakeScheduler):
     @staticmethod
-    def retold(sample: Sample) -> Sample:
-        return evolve(sample, daemon="fake-queue")
+    def retold(samples: Sequence[Sample]) -> Sequence[Sample]:
+        return [evolve(sample, daemon="fake-queue") for sample in samples]
 
 
 @lie("N6", "does not say what its recorded answers answer")
 class NamesNoCommand(FakeScheduler):
     @staticmethod
-    def retold(sample: Sample) -> Sample:
-        return evolve(sample, command=" ")
+    def retold(samples: Sequence[Sample]) -> Sequence[Sample]:
+        return [evolve(sample, command=" ") for sample in samples]
+
+
+@lie("N6", "has never seen a list, and reads one all the same")
+class HasSeenNoList(FakeScheduler):
+    @staticmethod
+    def retold(samples: Sequence[Sample]) -> Sequence[Sample]:
+        return [sample for sample in samples if sample.call != "list"]
 
 
 @lie("N6", "asks the queue again in place of the history, whose recorded answers it understands")

@@ -220,6 +220,19 @@ def test_the_report_is_the_same_when_it_comes_from_several_processes(tmp_path: P
     assert reports[0] == reports[1]
 
 
+def test_tests_that_are_not_run_are_told(tmp_path: Path) -> None:
+    options = (*PLUGIN, "-q", "--report-json", "report.json", "-k", "exit_0 or a_signal_is_failed")
+    done = run_pytest(tmp_path, *options, site="some")
+    assert done.returncode == 0, done.stdout[-4000:]
+    mine = json.loads((tmp_path / "report.json").read_text())["resources"]["TestMine"]
+    tests = {name for name in dir(BackendContract) if name.startswith("test_")}
+    ran = {"test_exit_0_is_successful_and_every_other_exit_failed", "test_a_signal_is_failed"}
+    assert set(mine["not_run"]) == tests - ran
+    assert f"not run: {len(tests) - 2} of {len(tests)} tests; they are about L1 L2" in done.stdout
+    of_t3 = sum("T3" in getattr(getattr(BackendContract, name), RULES_ATTRIBUTE) for name in tests)
+    assert re.search(rf"\nT3  passed .*, {of_t3 - 2} not run\)\n", done.stdout)
+
+
 def test_junit_xml_has_rules_and_verdict_as_properties(tmp_path: Path) -> None:
     options = (*PLUGIN, "-q", "--junit-xml", "report.xml", "-k", SOME)
     run_pytest(tmp_path, *options, without=["counts"], site="junit")
@@ -229,6 +242,7 @@ def test_junit_xml_has_rules_and_verdict_as_properties(tmp_path: Path) -> None:
     }
     assert found["test_nothing_submitted_is_nothing_counted"] == {
         ("contract_resource", "TestMine"),
+        ("contract_class", "intercede.contract._backend:BackendContract"),
         ("contract_rule", "C1"),
         ("contract_verdict", "not offered"),
         ("contract_words", "LoadReporter"),
