@@ -327,7 +327,7 @@ class PurgesThePending(Honest):
     def _purge(self, job: FakeJob, now: float) -> OpOutcome | Failure:
         if job.status(now) is JobStatus.PENDING:
             self.site.kill(job)
-        return super()._purge(job, job.ended or now)
+        return super()._purge(job, now)
 
 
 @lie("P4", "purges nothing of a bulk in which one job still runs")
@@ -486,6 +486,14 @@ class SaysNotWhy(ShowsOtherwise):
 class ShowsTheRunning(ShowsOtherwise):
     def changed(self, seen: Diagnostics, job: FakeJob, now: float) -> Diagnostics:
         if job.status(now).is_finished:
+            return evolve(seen, stdout_tail=b"", stderr_tail=b"")
+        return seen
+
+
+@lie("D1", "shows nothing of a job that has failed")
+class ShowsTheSuccessful(ShowsOtherwise):
+    def changed(self, seen: Diagnostics, job: FakeJob, now: float) -> Diagnostics:
+        if job.status(now) is JobStatus.FAILED:
             return evolve(seen, stdout_tail=b"", stderr_tail=b"")
         return seen
 

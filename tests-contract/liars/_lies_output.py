@@ -351,6 +351,24 @@ class FollowsLinks(Honest):
         return evolve(output, files={**output.files, **more})
 
 
+@lie("F4", "looks whether a declared name is a link, and not whether its directory is one")
+class FollowsDirectories(Honest):
+    async def _fetch(self, job_id: JobID, dest: Path, trouble: Trouble) -> JobOutput:
+        output = await super()._fetch(job_id, dest, trouble)
+        if output.log is None:
+            return output
+        job = self.site._jobs[job_id]
+        files, more = job.progress(self.site.clock.now()).files, {}
+        for member in job.spec.outputs.members:
+            directory, _, name = member.pattern.partition("/")
+            entry = files.get(directory)
+            there = Path(entry.target, name) if entry and entry.kind is Kind.LINK and name else None
+            if there and there.is_file():
+                more[member.pattern] = output.log.with_name(name)
+                shutil.copy(there, more[member.pattern])
+        return evolve(output, files={**output.files, **more})
+
+
 @lie("F4", "fails every job of a bulk in which one has an unsafe member")
 class UnsafeFailsAll(Honest):
     async def fetch_output(self, ids: Sequence[JobID], dest: Path) -> BulkResult[JobOutput]:

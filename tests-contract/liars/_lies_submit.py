@@ -13,10 +13,12 @@ from intercede.core import (
     BulkResult,
     CopyVars,
     DryRun,
+    Failure,
     FileRef,
     JobHandle,
     JobID,
     JobStatus,
+    OpOutcome,
     Resources,
     SpecRefused,
     StatusMap,
@@ -25,6 +27,7 @@ from intercede.core import (
     SubmitUncertain,
 )
 from intercede.fake import PAYLOAD, FakeConfig
+from intercede.fake._backend import _handle
 from intercede.fake._faults import Operation
 from intercede.fake._payload import Entry, Kind, Program
 from intercede.fake._site import FakeJob
@@ -384,19 +387,7 @@ class Finds(Honest):
     async def find(self, tag: str) -> tuple[JobHandle, ...]:
         await super().find(tag)
         jobs = list(self.site._jobs.values())
-        return tuple(
-            JobHandle(
-                id=job.id,
-                backend="fake",
-                resource=job.resource,
-                submission=job.submission,
-                copy=job.copy,
-                submitted_at=job.submitted_at,
-                tag=job.spec.tag,
-            )
-            for job in jobs
-            if self.matches(tag, job)
-        )
+        return tuple(_handle(job) for job in jobs if self.matches(tag, job))
 
 
 @lie("S7", "finds every tag that begins with the one asked for")
@@ -435,6 +426,23 @@ class FindsOfAll(Finds):
 class FindsTheSubmitted(Finds):
     def matches(self, tag: str, job: FakeJob) -> bool:
         return super().matches(tag, job) and not job.staged_only
+
+
+@lie("S7", "still finds what it has purged", "P3")
+class FindsThePurged(Honest):
+    def __init__(self, config: FakeConfig, resource: str) -> None:
+        super().__init__(config, resource)
+        self._purged: list[JobHandle] = []
+
+    def _purge(self, job: FakeJob, now: float) -> OpOutcome | Failure:
+        outcome = super()._purge(job, now)
+        if isinstance(outcome, OpOutcome):
+            self._purged.append(_handle(job))
+        return outcome
+
+    async def find(self, tag: str) -> tuple[JobHandle, ...]:
+        gone = [handle for handle in self._purged if handle.tag == tag]
+        return (*await super().find(tag), *gone)
 
 
 @lie("S7", "takes a tag for a pattern")

@@ -25,7 +25,7 @@ from ._watching import (
     TEST_PROPERTY,
 )
 
-__all__ = ["Found", "problems", "run"]
+__all__ = ["Found", "parallel", "problems", "run"]
 
 _MODULE: Final = '''\
 """The suite on liars."""
@@ -108,7 +108,8 @@ class Gatherer:
 def run(
     names: Sequence[str],
     *,
-    everything: bool,
+    everything: bool = False,
+    own: bool = False,
     options: Sequence[str] = (),
     emptied: Mapping[str, str] | None = None,
 ) -> dict[str, Found]:
@@ -117,16 +118,17 @@ def run(
     Args:
         names: Which; those of `HONESTS` keep all rules, and are always held to all of them.
         everything: The whole suite, not only the tests of the rule's family.
+        own: Only the tests of the very rule.
         options: More options of pytest.
         emptied: For a liar, the test whose body is taken out.
     """
-    choice = {
-        name: (
-            None if everything or name in HONESTS else LIARS[name].tried,
-            (emptied or {}).get(name),
-        )
-        for name in names
-    }
+
+    def tried(name: str) -> tuple[str, ...] | None:
+        if everything or name in HONESTS:
+            return None
+        return (LIARS[name].rule,) if own else LIARS[name].tried
+
+    choice = {name: (tried(name), (emptied or {}).get(name)) for name in names}
     gatherer = Gatherer()
     before = os.environ.get("PYTHONPATH", "")
     with tempfile.TemporaryDirectory(
@@ -163,6 +165,11 @@ def run(
         sys.path.remove(folder)
         os.environ["PYTHONPATH"] = before
     return {name: gatherer.found[name] for name in names}
+
+
+def parallel(processes: str | None) -> list[str]:
+    """The options that make pytest use so many processes; without a number, this one."""
+    return [] if processes is None else ["-n", processes]
 
 
 def problems(name: str, found: Found, *, everything: bool) -> list[str]:
