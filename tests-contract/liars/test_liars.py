@@ -14,7 +14,7 @@ from intercede.contract import RULES
 
 HERE = Path(__file__).resolve().parents[1]
 PAGE = HERE.parent / "docs/contract-rules.md"
-PARTS = 16
+PARTS = 24
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
