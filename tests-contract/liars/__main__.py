@@ -1,12 +1,12 @@
 """`python -m liars`: hold the suite to its liars.
 
-    python -m liars                 each liar, with the tests of its rule's family, and the honest one with all; about two minutes
-    python -m liars --all           each with all tests: 5 to 10 s a liar, so `-- -n 2`
+    python -m liars -n 2            each liar, with the tests of its rule's family, and the honest ones with all; in two processes
+    python -m liars --all           each with all tests: 5 to 10 s a liar about backends
     python -m liars NAME...         these
     python -m liars --family F      those that break a rule of this letter
     python -m liars --part 2/10     the second tenth of them
 
-Further options go to pytest, after `--`: `-- -n 2`. The exit code is 1 if a liar was not caught by an assertion of the rule that it
+Further options go to pytest, after `--`: `-- --maxfail=1`. The exit code is 1 if a liar was not caught by an assertion of the rule that it
 breaks, or if other rules failed than it declares.
 """
 
@@ -17,8 +17,8 @@ import json
 import sys
 from pathlib import Path
 
-from ._running import problems, run
-from ._table import HONEST, LIARS
+from ._running import parallel, problems, run
+from ._table import HONESTS, LIARS
 
 
 def main(argv: list[str]) -> int:
@@ -29,19 +29,20 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--all", action="store_true", help="all tests, not only the family's")
     parser.add_argument("--family", action="append", default=[], help="liars about this letter")
     parser.add_argument("--json", type=Path, help="write what was found to this file")
+    parser.add_argument("-n", metavar="N", help="in so many processes")
     parser.add_argument("--part", default="1/1", metavar="K/N", help="the K-th of N parts")
     chosen = parser.parse_args(argv)
     names = chosen.names or [
         name for name, liar in LIARS.items() if not chosen.family or liar.rule[0] in chosen.family
     ]
     if not chosen.names and not chosen.family:
-        names = [HONEST, *names]
+        names = [*HONESTS, *names]
     part, _, parts = chosen.part.partition("/")
     names = names[int(part) - 1 :: int(parts)]
-    unknown = sorted(set(names) - {HONEST, *LIARS})
+    unknown = sorted(set(names) - {*HONESTS, *LIARS})
     if unknown:
         parser.error(f"no such liar: {', '.join(unknown)}; there are: {', '.join(LIARS)}")
-    found = run(names, everything=chosen.all, options=options)
+    found = run(names, everything=chosen.all, options=[*options, *parallel(chosen.n)])
     wrong = {name: problems(name, found[name], everything=chosen.all) for name in names}
     for name in names:
         rule = LIARS[name].rule if name in LIARS else "-"

@@ -1,19 +1,20 @@
 """What every liar is made from: a fake that keeps all rules, and can show more of itself than the fake does.
 
-Its output can be cut, its ids can be given to another job, and a probe sees its pretend host. So nearly every rule is observed, in
+Its output can be cut, its ids can be given to another job, and it knows a program that is not there. So nearly every rule is observed, in
 milliseconds; what needs real processes is shown by the runs on real resources.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final, TypeVar
 
 from attrs import evolve, field, frozen
 
-from intercede.contract import Resource
+from intercede.contract import LocalProbe, Resource
 from intercede.core import (
     CredentialProvider,
     Failure,
@@ -22,18 +23,24 @@ from intercede.core import (
     JobHandle,
     JobID,
     JobOutput,
+    SpecRefused,
+    SubmissionSpec,
     registry,
 )
 from intercede.core.registry import describe
-from intercede.fake import FakeBackend, FakeConfig, FakeSite
+from intercede.fake import FakeBackend, FakeConfig, FakeFaults, FakeProbe
 from intercede.fake._faults import Trouble
 from intercede.fake._output import Gathered
 from intercede.fake._site import FakeJob
 
-__all__ = ["HONEST", "LIARS", "Honest", "Liar", "LiarConfig", "lie", "make", "resource_of"]
+__all__ = ["HONEST", "LIARS", "ROOT", "Honest", "Liar", "LiarConfig", "lie", "make", "resource_of"]
 
 #: The name under which the honest one is run.
 HONEST: Final = "honest"
+#: The variable that tells where the sandboxes of real ones lie.
+ROOT: Final = "INTERCEDE_LIARS_ROOT"
+#: A resident program that the pretend host lacks; it has all others.
+NOWHERE: Final = "/no/such/program"
 
 
 class Honest(FakeBackend):
@@ -58,29 +65,50 @@ class Honest(FakeBackend):
             return JobOutput(failure=Failure(FailureCode.NOT_NOW, "the stream was cut"))
         return await super()._fetch(job_id, dest, trouble)
 
+    def _check_honourable(self, spec: SubmissionSpec) -> None:
+        super()._check_honourable(spec)
+        if spec.resident and spec.executable == NOWHERE:
+            raise SpecRefused("executable", f"{NOWHERE!r} is not there", remedy="name another")
+
+
+Maker = Callable[["LiarConfig", str], JobBackend]
+T = TypeVar("T")
+
 
 @frozen(kw_only=True)
 class Liar:
-    """One backend that lies.
+    """One backend, transport or scheduler that lies.
 
     Attributes:
         name: What it is called.
         rule: The one that it breaks.
         deed: What it does, for the table.
         neighbours: Rules that cannot hold either when it does so.
-        backend: Its class.
+        made: Its class: of a backend one of `Honest`, or one made of real parts.
+        lacking: What the suite is not given for it: a field of `Resource`. So a test is tried that stands in for one that needs more.
     """
 
     name: str
     rule: str
     deed: str
     neighbours: frozenset[str]
-    backend: type[Honest]
+    made: type[Any]
+    lacking: str = ""
 
     @property
     def breaks(self) -> frozenset[str]:
         """All rules that must be seen to fail."""
         return self.neighbours | {self.rule}
+
+    @property
+    def tried(self) -> tuple[str, ...]:
+        """The rules, or families of rules, with whose tests it is tried when not with all: a real one takes its time."""
+        return (self.rule[0],) if self.is_pretend else tuple(sorted(self.breaks))
+
+    @property
+    def is_pretend(self) -> bool:
+        """Nothing of it is real, or it is no backend."""
+        return self.rule[0] in "XN" or issubclass(self.made, Honest)
 
 
 #: By name.
@@ -94,23 +122,26 @@ class lie:  # it is used as a decorator
         rule: The rule that it breaks.
         deed: What it does.
         neighbours: Other rules that fail with it, separated by blanks.
+        lacking: See `Liar`.
     """
 
-    def __init__(self, rule: str, deed: str, neighbours: str = "") -> None:
+    def __init__(self, rule: str, deed: str, neighbours: str = "", *, lacking: str = "") -> None:
         self._rule = rule
         self._deed = deed
         self._neighbours = frozenset(neighbours.split())
+        self._lacking = lacking
 
-    def __call__(self, backend: type[Honest]) -> type[Honest]:
-        name = backend.__name__
+    def __call__(self, made: type[T]) -> type[T]:
+        name = made.__name__
         LIARS[name] = Liar(
             name=name,
             rule=self._rule,
             deed=self._deed,
             neighbours=self._neighbours,
-            backend=backend,
+            made=made,
+            lacking=self._lacking,
         )
-        return backend
+        return made
 
 
 @frozen
@@ -118,106 +149,20 @@ class LiarConfig(FakeConfig):
     """The keys of a liar: those of a fake, and which it is."""
 
     lie: str = field(default=HONEST, metadata=describe("Which liar"))
+    root: str = field(default="", metadata=describe("Where the sandboxes of a real one lie"))
 
 
 def make(config: LiarConfig, resource: str, credentials: CredentialProvider | None) -> JobBackend:
     """The liar that the configuration names."""
-    backend = Honest if config.lie == HONEST else LIARS[config.lie].backend
-    return backend(config, resource)
+    maker: Maker = Honest if config.lie == HONEST else LIARS[config.lie].made
+    return maker(config, resource)
 
 
 # ---------------------------------------------------------------- what the suite is told of it
 
 
-class FakeProbe:
-    """Looks at the pretend host of one site.
-
-    Args:
-        site: The site's name.
-
-    Attributes:
-        files: The files of every pretend host, by path.
-        links: What became a link to the sandbox of another job.
-    """
-
-    files: ClassVar[dict[str, bytes]] = {}
-    links: ClassVar[dict[str, str]] = {}
-
-    def __init__(self, site: str) -> None:
-        self._site = site
-
-    @property
-    def _jobs(self) -> list[FakeJob]:
-        site = FakeSite.known(self._site)
-        return [] if site is None else list(site._jobs.values())
-
-    async def processes(self, marker: str) -> Sequence[str]:
-        """See `Probe`."""
-        site = FakeSite.known(self._site)
-        return [] if site is None else site.processes(marker)
-
-    async def exposed(self, needle: bytes) -> Sequence[str]:
-        """See `Probe`."""
-        shown = needle.decode()
-        return [f"process of {job.id}" for job in self._jobs if job.mentions(shown)]
-
-    async def sandbox(self, handle: JobHandle) -> str | None:
-        """See `Probe`."""
-        there = any(job.id == handle.id for job in self._jobs)
-        return f"/pretend/{handle.id}" if there else None
-
-    async def read(self, path: str) -> bytes | None:
-        """See `Probe`."""
-        return self.files.get(path)
-
-    async def write(self, path: str, content: bytes) -> None:
-        """See `Probe`."""
-        self.files[path] = content
-
-    async def replace_by_link(self, path: str, target: str) -> None:
-        """See `Probe`."""
-        self.links[path.removeprefix("/pretend/")] = target.removeprefix("/pretend/")
-
-    async def scratch(self) -> str:
-        """See `Probe`."""
-        return "/scratch"
-
-
-@asynccontextmanager
-async def faulty(config: Mapping[str, object], **fault: object) -> AsyncIterator[JobBackend]:
-    """A backend with one fault."""
-    async with registry.backend({**config, "faults": [{"times": 0, **fault}]}) as backend:
-        yield backend
-
-
-class HonestFaults:
-    """What can be made to go wrong with it."""
-
-    def status_fails(self, config: Mapping[str, object]) -> AbstractAsyncContextManager[JobBackend]:
-        """See `Faults`."""
-        return faulty(config, operation="status", kind="resource-error")
-
-    def unreachable(self, config: Mapping[str, object]) -> AbstractAsyncContextManager[JobBackend]:
-        """See `Faults`."""
-        return faulty(config, operation="connect", kind="unreachable")
-
-    def row_is_garbage(
-        self, config: Mapping[str, object], handle: JobHandle
-    ) -> AbstractAsyncContextManager[JobBackend]:
-        """See `Faults`."""
-        return faulty(config, operation="status", kind="item", ids=[handle.id], code="not-now")
-
-    def submit_answer_lost(
-        self, config: Mapping[str, object]
-    ) -> AbstractAsyncContextManager[JobBackend]:
-        """See `Faults`."""
-        return faulty(config, operation="submit", kind="lost-after-effect", times=1)
-
-    def lost_after_staging(
-        self, config: Mapping[str, object]
-    ) -> AbstractAsyncContextManager[JobBackend]:
-        """See `Faults`."""
-        return faulty(config, operation="submit", kind="staged-only")
+class HonestFaults(FakeFaults):
+    """What can be made to go wrong with it, besides what can with any fake."""
 
     @asynccontextmanager
     async def output_cut(
@@ -256,6 +201,19 @@ class Impatient(Resource):
 
 def resource_of(name: str) -> Resource:
     """What the suite is told of this liar, or of the honest one."""
+    liar = LIARS.get(name)
+    if liar is None or liar.is_pretend:
+        return _pretended(name, liar)
+    root = f"{os.environ[ROOT]}/{name}"
+    return Resource(
+        config={"type": "liar", "lie": name, "root": root},
+        seconds=0.3,
+        other_process=True,
+        probe=LocalProbe(root),
+    )
+
+
+def _pretended(name: str, liar: Liar | None) -> Resource:
     slow_connect = {"operation": "connect", "kind": "slow", "times": 0, "seconds": 0.5}
     config: dict[str, Any] = {
         "type": "liar",
@@ -265,7 +223,7 @@ def resource_of(name: str) -> Resource:
         "faults": [slow_connect],
     }
     alone = {**config, "site": f"liars-{name}-{{unique}}"}
-    return Impatient(
+    resource = Impatient(
         config=config,
         seconds=0.05,
         clock=100.0,
@@ -281,7 +239,10 @@ def resource_of(name: str) -> Resource:
             "nodes": 2,
             "gpus": 1,
             "queue": "no-such-queue",
+            "executable": NOWHERE,
         },
         probe=FakeProbe(f"liars-{name}"),
         faults=HonestFaults(),
     )
+    lacking: dict[str, Any] = {liar.lacking: None} if liar and liar.lacking else {}
+    return evolve(resource, **lacking)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from attrs import evolve
@@ -30,7 +32,7 @@ from intercede.core import (
 from intercede.fake import FakeConfig
 from intercede.fake._site import FakeJob
 
-from ._honest import FakeProbe, Honest, lie
+from ._honest import Honest, lie
 
 Copies = int | Sequence[CopyVars]
 _LOG = logging.getLogger(__name__)
@@ -60,7 +62,39 @@ class KillsTen(Honest):
         )
 
 
-@lie("K1", "sends TERM, and believes that the payload obeys")
+@lie("K1", "looks before the scheduler has ended a job, and says of its kill: not now", "K2")
+class LooksTooSoon(Honest):
+    async def kill(self, ids: Sequence[JobID]) -> BulkResult[OpOutcome]:
+        before = await self.status(ids)
+        result = await super().kill(ids)
+        ran = [job for job, at in before.items() if at is JobStatus.RUNNING]
+        failure = Failure(FailureCode.NOT_NOW, "it is still in the queue")
+        return BulkResult(
+            {**result, **dict.fromkeys(ran, OpOutcome(False, failure=failure))},
+            {**result.failures, **dict.fromkeys(ran, failure)},
+        )
+
+
+@lie("K1", "kills the payload, and not what it started in a session of its own")
+class KillsOneSession(Honest):
+    def _kill(self, job: FakeJob, now: float) -> OpOutcome:
+        outcome = super()._kill(job, now)
+        if "spawn" in job.spec.arguments and outcome.note is None:
+            program = evolve(job.program, arguments=("sleep", self._left(job)))
+            orphan = evolve(
+                job, id=JobID(f"orphan/{job.submission}/{job.copy}"), resource="orphan",
+                program=program, verdict=None, started=None, ended=None,
+            )  # fmt: skip
+            self.site.add([orphan])
+        return outcome
+
+    def _left(self, job: FakeJob) -> str:
+        """How long the child would still have slept."""
+        verbs = job.spec.arguments
+        return verbs[verbs.index("spawn") + 1]
+
+
+@lie("K1", "sends TERM, and believes that the payload obeys", lacking="probe")
 class AsksPolitely(Honest):
     def _kill(self, job: FakeJob, now: float) -> OpOutcome:
         if "trap" in job.spec.arguments and job.status(now) is JobStatus.RUNNING:
@@ -94,6 +128,20 @@ class KillsWithoutNote(Honest):
         return evolve(super()._kill(job, now), note=None)
 
 
+@lie("K2", "does not say that a job had ended by itself")
+class NotesItsOwnKills(Honest):
+    def _kill(self, job: FakeJob, now: float) -> OpOutcome:
+        outcome = super()._kill(job, now)
+        return outcome if job.verdict else evolve(outcome, note=None)
+
+
+@lie("K2", "does not say that it has killed a job before")
+class ForgetsItsKill(Honest):
+    def _kill(self, job: FakeJob, now: float) -> OpOutcome:
+        outcome = super()._kill(job, now)
+        return evolve(outcome, note=None) if job.verdict else outcome
+
+
 @lie("K2", "stops at the first id that it does not know")
 class StopsAtTheUnknown(Honest):
     async def kill(self, ids: Sequence[JobID]) -> BulkResult[OpOutcome]:
@@ -115,6 +163,36 @@ class KillsOnce(Honest):
                 False, failure=Failure(FailureCode.FAILED, "already completing or completed")
             )
         return super()._kill(job, now)
+
+
+class OneAtATime(Honest):
+    """Fails a call that comes while another one of its kind is under way."""
+
+    _busy = False
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[bool]:
+        """Whether there was no other."""
+        alone, self._busy = not self._busy, True
+        try:
+            await asyncio.sleep(0)
+            yield alone
+        finally:
+            self._busy = self._busy and not alone
+
+    def refused(self, ids: Sequence[JobID]) -> BulkResult[OpOutcome]:
+        """What is said of all jobs then."""
+        failure = Failure(FailureCode.FAILED, "resource temporarily unavailable")
+        return BulkResult(
+            dict.fromkeys(ids, OpOutcome(False, failure=failure)), dict.fromkeys(ids, failure)
+        )
+
+
+@lie("K2", "fails a kill while another one is under way")
+class KillsOneAtATime(OneAtATime):
+    async def kill(self, ids: Sequence[JobID]) -> BulkResult[OpOutcome]:
+        async with self.alone() as alone:
+            return await super().kill(ids) if alone else self.refused(ids)
 
 
 @lie("K2", "finds no job that was killed")
@@ -145,8 +223,8 @@ class PurgesTheNeighbour(Honest):
 class PurgesThroughLinks(Honest):
     def _purge(self, job: FakeJob, now: float) -> OpOutcome | Failure:
         outcome = super()._purge(job, now)
-        if target := FakeProbe.links.pop(job.id, None):
-            self.site._jobs.pop(JobID(target), None)
+        if target := self.site.links.pop(job.id, None):
+            self.site._jobs.pop(target, None)
         return outcome
 
 
@@ -155,7 +233,7 @@ class PurgesLinkedFiles(Honest):
     def _purge(self, job: FakeJob, now: float) -> OpOutcome | Failure:
         outcome = super()._purge(job, now)
         for entry in job.progress(now).files.values():
-            FakeProbe.files.pop(f"{entry.target}/treasure", None)
+            self.site.files.pop(f"{entry.target}/treasure", None)
         return outcome
 
 
@@ -176,14 +254,22 @@ class PurgesOnce(Honest):
         self._purged: set[JobID] = set()
 
     async def purge(self, ids: Sequence[JobID]) -> BulkResult[OpOutcome]:
+        again = self._purged & set(ids)
+        await asyncio.sleep(0)
         result = await super().purge(ids)
-        again = self._purged & result.keys()
         self._purged |= {job for job, outcome in result.items() if outcome.ok}
         failure = Failure(FailureCode.FAILED, "cannot remove: no such directory")
         return BulkResult(
             {**result, **dict.fromkeys(again, OpOutcome(False, failure=failure))},
             {**result.failures, **dict.fromkeys(again, failure)},
         )
+
+
+@lie("P2", "fails a purge while another one is under way")
+class PurgesOneAtATime(OneAtATime):
+    async def purge(self, ids: Sequence[JobID]) -> BulkResult[OpOutcome]:
+        async with self.alone() as alone:
+            return await super().purge(ids) if alone else self.refused(ids)
 
 
 @lie("P3", "answers from its cache for a job that was purged", "P1 P2 P4 T5")
@@ -227,12 +313,21 @@ class PurgesTheRunning(Honest):
         return OpOutcome(True)
 
 
+@lie("P4", "empties the streams of a job before it sees that it still runs")
+class PurgesBeforeItLooks(Honest):
+    def _purge(self, job: FakeJob, now: float) -> OpOutcome | Failure:
+        if job.status(now) is JobStatus.RUNNING:
+            job.program = evolve(job.program, arguments=("sleep", f"{job.whole.duration}"))
+            job._whole = None
+        return super()._purge(job, now)
+
+
 @lie("P4", "purges a job that waits")
 class PurgesThePending(Honest):
     def _purge(self, job: FakeJob, now: float) -> OpOutcome | Failure:
         if job.status(now) is JobStatus.PENDING:
             self.site.kill(job)
-        return super()._purge(job, job.ended or now)
+        return super()._purge(job, now)
 
 
 @lie("P4", "purges nothing of a bulk in which one job still runs")
@@ -285,6 +380,38 @@ class CountsTheRunning(Counts):
 class CountsArraysOnce(Counts):
     def counted(self, job: FakeJob, status: JobStatus) -> bool:
         return super().counted(job, status) and job.copy == 0
+
+
+@lie("C1", "takes the one blank line of an empty queue for a job", "S6 S8")
+class CountsABlankLine(Honest):
+    async def counts(self) -> JobCounts:
+        counts = await super().counts()
+        return counts if self.site._jobs else JobCounts(running=0, waiting=1)
+
+
+@lie("C1", "answers every other time what it answered the time before")
+class CountsEveryOtherTime(Honest):
+    _known: JobCounts | None = None
+
+    async def counts(self) -> JobCounts:
+        counts, known = await super().counts(), self._known
+        self._known = counts if known is None else None
+        return known or counts
+
+
+@lie("C1", "takes an array for done when its first copy is")
+class TakesTheFirstForAll(Counts):
+    def counted(self, job: FakeJob, status: JobStatus) -> bool:
+        first = self.site.look(JobID(f"{self.resource}/{job.submission}/0"), self.resource)
+        done = first and first[0].status(first[1]) is JobStatus.SUCCESSFUL
+        return super().counted(job, status) and not done
+
+
+@lie("C1", "counts all as waiting", lacking="narrow")
+class CountsRunningAsWaiting(Honest):
+    async def counts(self) -> JobCounts:
+        counts = await super().counts()
+        return JobCounts(running=0, waiting=counts.running + counts.waiting)
 
 
 @lie("C1", "counts a failed job as waiting to be looked at")
@@ -361,6 +488,22 @@ class ShowsTheRunning(ShowsOtherwise):
         if job.status(now).is_finished:
             return evolve(seen, stdout_tail=b"", stderr_tail=b"")
         return seen
+
+
+@lie("D1", "shows nothing of a job that has failed")
+class ShowsTheSuccessful(ShowsOtherwise):
+    def changed(self, seen: Diagnostics, job: FakeJob, now: float) -> Diagnostics:
+        if job.status(now) is JobStatus.FAILED:
+            return evolve(seen, stdout_tail=b"", stderr_tail=b"")
+        return seen
+
+
+@lie("D1", "shows nothing when one of the jobs is not known")
+class ShowsAllOrNothing(Honest):
+    async def diagnostics(self, ids: Sequence[JobID]) -> BulkResult[Diagnostics]:
+        seen = await super().diagnostics(ids)
+        nothing = dict.fromkeys(seen, Diagnostics()) if seen.failures else dict(seen)
+        return BulkResult(nothing, seen.failures)
 
 
 # ---------------------------------------------------------------- E

@@ -35,6 +35,22 @@ class ReadsWhenMade(Honest):
         Path(os.devnull).read_bytes()
 
 
+@lie("L1", "begins to poll when it is made, if a loop runs, and knows only what it polled")
+class PollsWhenMade(Honest):
+    def __init__(self, config: FakeConfig, resource: str) -> None:
+        super().__init__(config, resource)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self._polls = False
+        else:
+            self._polls = True
+
+    async def status(self, ids: Sequence[JobID]) -> StatusMap:
+        seen = await super().status(ids)
+        return seen if self._polls else BulkResult({})
+
+
 @lie("L2", "opens again after it was closed")
 class OpensAgain(Honest):
     async def __aenter__(self) -> Self:
@@ -66,6 +82,24 @@ class TakesJobsAlong(Honest):
         for job in self._own:
             if found := self.site.look(job, self.resource):
                 self.site.kill(found[0])
+        await super().aclose()
+
+
+@lie(
+    "L2", "lets go of its connection when it is closed, and fails when there is none to close again"
+)
+class ClosesOnce(Honest):
+    async def aclose(self) -> None:
+        if self._lifetime._closed and self._lifetime._connected:
+            raise AttributeError("'NoneType' object has no attribute 'close'")
+        await super().aclose()
+
+
+@lie("L2", "fails when it is closed again and never had a connection")
+class ClosesTheUnusedOnce(Honest):
+    async def aclose(self) -> None:
+        if self._lifetime._closed and not self._lifetime._connected:
+            raise AttributeError("'NoneType' object has no attribute 'close'")
         await super().aclose()
 
 

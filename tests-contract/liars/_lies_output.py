@@ -15,6 +15,7 @@ from intercede.core import (
     FailureCode,
     JobID,
     JobOutput,
+    JobStatus,
     Submission,
     SubmissionSpec,
 )
@@ -37,6 +38,12 @@ class GathersOtherwise(Honest):
 
     def _gathered(self, job: FakeJob, now: float) -> Gathered:
         return self.changed(super()._gathered(job, now), job, now)
+
+
+def _place(backend: Honest, job_id: JobID, dest: Path) -> Path | None:
+    """Where the output of a job goes that there is."""
+    found = backend.site.look(job_id, backend.resource)
+    return dest / found[0].submission / str(found[0].copy) if found else None
 
 
 def _streams(gathered: Gathered, job: FakeJob) -> tuple[str, str]:
@@ -107,21 +114,57 @@ class FixedStreamNames(GathersOtherwise):
         return await super().submit(evolve(spec, stdout=None, stderr=None), copies)
 
 
-@lie("F1", "brings no files of a job that did not succeed")
-class FilesOfTheSuccessful(GathersOtherwise):
+@lie("F1", "brings no files of a job that failed")
+class NoFilesOfTheFailed(GathersOtherwise):
     def changed(self, gathered: Gathered, job: FakeJob, now: float) -> Gathered:
-        failed = job.status(now).value != "successful"
+        failed = job.status(now) is JobStatus.FAILED
         return evolve(gathered, members={}) if failed else gathered
 
 
-@lie("F1", "takes a declared name for a pattern of the shell")
-class SplitsNames(GathersOtherwise):
+@lie("F1", "brings no files of a job that was killed")
+class NoFilesOfTheKilled(GathersOtherwise):
     def changed(self, gathered: Gathered, job: FakeJob, now: float) -> Gathered:
-        split = {name for name in gathered.members if set(name) & set("'\"\n")}
-        return evolve(
-            gathered,
-            members={name: c for name, c in gathered.members.items() if name not in split},
-        )
+        killed = job.status(now) is JobStatus.CANCELLED
+        return evolve(gathered, members={}) if killed else gathered
+
+
+class LosesNames(GathersOtherwise):
+    """Brings no files with some signs in their names."""
+
+    signs = ""
+
+    def loses(self, job: FakeJob) -> bool:
+        """Whether it does so with this job."""
+        return True
+
+    def changed(self, gathered: Gathered, job: FakeJob, now: float) -> Gathered:
+        lost = {name for name in gathered.members if set(name) & set(self.signs)}
+        kept = {name: c for name, c in gathered.members.items() if name not in lost}
+        return evolve(gathered, members=kept) if self.loses(job) else gathered
+
+
+@lie("F1", "takes a declared name for words of the shell")
+class SplitsNames(LosesNames):
+    signs = "'\"\n"
+
+    def loses(self, job: FakeJob) -> bool:
+        return bool(job.spec.outputs.members)
+
+
+@lie("F1", "reads a listing of everything line by line")
+class SplitsListings(LosesNames):
+    signs = "\n"
+
+    def loses(self, job: FakeJob) -> bool:
+        return job.spec.outputs.everything
+
+
+@lie("F1", "opens files as text, where CR LF is one newline")
+class OpensAsText(GathersOtherwise):
+    def changed(self, gathered: Gathered, job: FakeJob, now: float) -> Gathered:
+        small = {n: bytes(c) for n, c in gathered.members.items() if c.size < 2**20}
+        read = {n: Content.of(text.replace(b"\r", b"\n")) for n, text in small.items()}
+        return evolve(gathered, members={**gathered.members, **read})
 
 
 @lie("F1", "unpacks all fetches of a job at the same place")
@@ -194,6 +237,25 @@ class BringsTheRest(GathersOtherwise):
         return evolve(gathered, members={**gathered.members, **rest})
 
 
+@lie("F2", "brings what begins with a declared name")
+class DeclaredIsAPrefix(Selects):
+    def wanted(self, names: set[str], pattern: str) -> set[str]:
+        plain = not set(pattern) & set("*?[/")
+        return {name for name in names if plain and name.startswith(pattern) and "/" not in name}
+
+
+@lie("F2", "brings a file once for each pattern that selects it, under another name")
+class BringsItTwice(GathersOtherwise):
+    def changed(self, gathered: Gathered, job: FakeJob, now: float) -> Gathered:
+        patterns = [member.pattern for member in job.spec.outputs.members]
+        twice = {
+            f"{name}.1": content
+            for name, content in gathered.members.items()
+            if sum(fnmatch.fnmatchcase(name, f"{p}*" if p[-1] == "/" else p) for p in patterns) > 1
+        }
+        return evolve(gathered, members={**gathered.members, **twice})
+
+
 @lie("F2", "reads the first page of a listing of 256 names, and no other")
 class ListsOnePage(GathersOtherwise):
     def changed(self, gathered: Gathered, job: FakeJob, now: float) -> Gathered:
@@ -217,8 +279,8 @@ class LeavesDebris(Honest):
     async def _fetch(self, job_id: JobID, dest: Path, trouble: Trouble) -> JobOutput:
         output = await super()._fetch(job_id, dest, trouble)
         if output.failure and output.failure.code is FailureCode.LIMIT:
-            _, submission, copy = job_id.split("/")
-            place = dest / submission / copy
+            place = _place(self, job_id, dest)
+            assert place is not None
             place.mkdir(parents=True)
             (place / "partial").write_bytes(b"so far")
         return output
@@ -289,6 +351,24 @@ class FollowsLinks(Honest):
         return evolve(output, files={**output.files, **more})
 
 
+@lie("F4", "looks whether a declared name is a link, and not whether its directory is one")
+class FollowsDirectories(Honest):
+    async def _fetch(self, job_id: JobID, dest: Path, trouble: Trouble) -> JobOutput:
+        output = await super()._fetch(job_id, dest, trouble)
+        if output.log is None:
+            return output
+        job = self.site._jobs[job_id]
+        files, more = job.progress(self.site.clock.now()).files, {}
+        for member in job.spec.outputs.members:
+            directory, _, name = member.pattern.partition("/")
+            entry = files.get(directory)
+            there = Path(entry.target, name) if entry and entry.kind is Kind.LINK and name else None
+            if there and there.is_file():
+                more[member.pattern] = output.log.with_name(name)
+                shutil.copy(there, more[member.pattern])
+        return evolve(output, files={**output.files, **more})
+
+
 @lie("F4", "fails every job of a bulk in which one has an unsafe member")
 class UnsafeFailsAll(Honest):
     async def fetch_output(self, ids: Sequence[JobID], dest: Path) -> BulkResult[JobOutput]:
@@ -300,20 +380,33 @@ class UnsafeFailsAll(Honest):
 @lie("F4", "writes through a link that lies at dest")
 class WritesThroughDest(Honest):
     async def _fetch(self, job_id: JobID, dest: Path, trouble: Trouble) -> JobOutput:
-        place = dest.joinpath(*job_id.split("/")[1:]) if job_id.count("/") == 2 else dest
-        target = place.resolve() if len(str(place)) < 4000 and place.is_symlink() else None
+        place = _place(self, job_id, dest)
+        target = place.resolve() if place and place.is_symlink() else None
         output = await super()._fetch(job_id, dest, trouble)
         if target and output.stdout:
             shutil.copy(output.stdout, target / "stdout")
         return output
 
 
-@lie("F4", "leaves out files with more than one name")
+@lie("F4", "leaves out a file whose other name is not fetched")
 class LosesHardLinks(GathersOtherwise):
     def changed(self, gathered: Gathered, job: FakeJob, now: float) -> Gathered:
-        if "hardlink" not in job.spec.arguments:
-            return gathered
-        return evolve(gathered, members={n: c for n, c in gathered.members.items() if n != "b"})
+        verbs = job.spec.arguments
+        names = {(verbs[at + 1], verbs[at + 2]) for at, v in enumerate(verbs) if v == "hardlink"}
+        lost = {link for link, target in names if target not in gathered.members}
+        return evolve(
+            gathered, members={n: c for n, c in gathered.members.items() if n not in lost}
+        )
+
+
+@lie("F4", "unpacks a second name of a file as a second name")
+class UnpacksHardLinks(Honest):
+    async def _fetch(self, job_id: JobID, dest: Path, trouble: Trouble) -> JobOutput:
+        output = await super()._fetch(job_id, dest, trouble)
+        if {"a", "b"} <= output.files.keys():
+            output.files["b"].unlink()
+            output.files["b"].hardlink_to(output.files["a"])
+        return output
 
 
 # ---------------------------------------------------------------- F5 to F9
@@ -334,14 +427,22 @@ class DestroysSecretly(GathersOtherwise):
         return output
 
 
+@lie("F5", "does not send again what it has sent, wherever that was put")
+class SendsWhatIsNew(DestroysSecretly):
+    async def _fetch(self, job_id: JobID, dest: Path, trouble: Trouble) -> JobOutput:
+        if (place := _place(self, job_id, dest)) and place.is_dir():
+            self._gone.discard(job_id)
+        return await super()._fetch(job_id, dest, trouble)
+
+
 @lie("F5", "unpacks over what an earlier fetch has brought")
 class UnpacksOver(Honest):
     async def _fetch(self, job_id: JobID, dest: Path, trouble: Trouble) -> JobOutput:
-        place = dest.joinpath(*job_id.split("/")[1:], "work") if job_id.count("/") == 2 else dest
-        there = place.is_dir() and place.name == "work" and list(place.iterdir())
+        place = _place(self, job_id, dest)
+        there = list((place / "work").glob("*")) if place else []
         output = await super()._fetch(job_id, dest, trouble)
-        for path in there or ():
-            if path.name == "stray" and place.is_dir():
+        for path in there:
+            if path.name == "stray" and path.parent.is_dir():
                 path.write_bytes(b"")
         return output
 
@@ -427,6 +528,15 @@ class ReturnsInputs(ReturnsMore):
 class ReturnsSecrets(ReturnsMore):
     def secret(self, job: FakeJob) -> frozenset[str]:
         return frozenset() if job.spec.outputs.members else job.secrets
+
+
+@lie("F8", "returns secrets with everything")
+class ReturnsSecretsToo(ReturnsMore):
+    def secret(self, job: FakeJob) -> frozenset[str]:
+        return frozenset() if job.spec.outputs.everything else job.secrets
+
+    def staged(self, job: FakeJob) -> frozenset[str]:
+        return super().staged(job) - job.secrets
 
 
 @lie("F9", "takes the end of the stream for the end of the output")

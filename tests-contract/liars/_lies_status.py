@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 from collections import Counter
@@ -13,20 +14,27 @@ from attrs import evolve
 
 from intercede.core import (
     BulkResult,
+    CopyVars,
     Failure,
     FailureCode,
     JobDetails,
+    JobHandle,
     JobID,
     JobStatus,
     OpOutcome,
     ResourceError,
     StatusMap,
+    Submission,
+    SubmissionSpec,
 )
-from intercede.fake import FakeConfig
+from intercede.fake import FakeBackend, FakeConfig
 from intercede.fake._faults import Trouble
 from intercede.fake._site import FakeJob
 
-from ._honest import FakeProbe, Honest, lie
+from ._honest import Honest, lie
+
+#: What a scheduler would call its jobs.
+_NUMBERS = itertools.count(4711)
 
 
 class SaysOtherwise(Honest):
@@ -47,11 +55,19 @@ class SaysOtherwise(Honest):
 # ---------------------------------------------------------------- T1
 
 
-@lie("T1", "answers in the order of the scheduler", "T5")
+@lie("T1", "answers in the order of the scheduler")
 class AnswersInItsOwnOrder(Honest):
     async def status(self, ids: Sequence[JobID]) -> StatusMap:
         seen = await super().status(ids)
         return BulkResult({job: seen[job] for job in sorted(seen)}, seen.failures)
+
+
+@lie("T1", "answers an id that was asked for twice where it came last")
+class AnswersTheLast(Honest):
+    async def details(self, ids: Sequence[JobID]) -> BulkResult[JobDetails]:
+        seen = await super().details(ids)
+        order = list(dict.fromkeys(reversed(ids)))[::-1]
+        return BulkResult({job: seen[job] for job in order}, seen.failures)
 
 
 @lie("T1", "writes its script before it sees that it was asked for nothing")
@@ -119,7 +135,7 @@ class KnowsByTheRest(Honest):
 class QuotesBadly(Honest):
     def _found(self, job: JobID, trouble: Trouble) -> tuple[FakeJob, float] | Failure:
         if match := re.search(r"\$\(touch (\S+)\)", job):
-            FakeProbe.files[match[1]] = b""
+            self.site.files[match[1]] = b""
         return super()._found(job, trouble)
 
 
@@ -133,7 +149,29 @@ class AbsentIsOver(SaysOtherwise):
         }
 
 
+@lie("T2", "calls a job of another resource over, since it is not in the queue")
+class ForeignIsOver(Honest):
+    async def status(self, ids: Sequence[JobID]) -> StatusMap:
+        seen = await super().status(ids)
+        foreign = [job for job in seen.failures if not job.startswith(f"{self.resource}/")]
+        return BulkResult(
+            {**seen, **dict.fromkeys(foreign, JobStatus.FINISHED_UNKNOWN)}, seen.failures
+        )
+
+
+@lie("T2", "gives up when more ids are strange than fit into a command line")
+class GivesUpAtMany(SaysOtherwise):
+    def changed(self, seen: StatusMap) -> Mapping[JobID, JobStatus]:
+        return dict.fromkeys(seen, JobStatus.UNKNOWN) if len(seen.failures) > 5_000 else {}
+
+
 # ---------------------------------------------------------------- T3
+
+
+@lie("T3", "calls a resident program that is not there successful, since nothing failed")
+class RunsWhatIsNotThere(Honest):
+    def _check_honourable(self, spec: SubmissionSpec) -> None:
+        FakeBackend._check_honourable(self, spec)
 
 
 @lie("T3", "takes an exit code modulo 128")
@@ -307,6 +345,31 @@ class ShiftsRows(Honest):
         return BulkResult(
             answers, {job: failure for job in seen if answers[job] is JobStatus.UNKNOWN}
         )
+
+
+@lie("T6", "sees that an id's submission exists, and asks for what its last part says")
+class TrustsTheNativePart(Honest):
+    async def submit(
+        self, spec: SubmissionSpec, copies: int | Sequence[CopyVars] = 1
+    ) -> Submission:
+        submission = await super().submit(spec, copies)
+        return evolve(submission, handles=tuple(map(self._numbered, submission.handles)))
+
+    def _numbered(self, handle: JobHandle) -> JobHandle:
+        """The same, with an id of the scheduler's."""
+        job = self.site._jobs.pop(handle.id)
+        job.id = JobID(f"{handle.id}/{next(_NUMBERS)}")
+        self.site._jobs[job.id] = job
+        return evolve(handle, id=job.id)
+
+    def _found(self, job: JobID, trouble: Trouble) -> tuple[FakeJob, float] | Failure:
+        *rest, native = job.split("/")
+        known = [other.split("/") for other in list(self.site._jobs)]
+        if len(rest) == 3 and rest in (parts[:3] for parts in known):
+            for parts in known:
+                if parts[3:] == [native]:
+                    return super()._found(JobID("/".join(parts)), trouble)
+        return super()._found(job, trouble)
 
 
 @lie("T6", "looks a job up by the scheduler's id alone")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from attrs import evolve, fields, frozen
 
@@ -12,9 +13,12 @@ from intercede.core import (
     BulkResult,
     CopyVars,
     DryRun,
+    Failure,
+    FileRef,
     JobHandle,
     JobID,
     JobStatus,
+    OpOutcome,
     Resources,
     SpecRefused,
     StatusMap,
@@ -23,6 +27,7 @@ from intercede.core import (
     SubmitUncertain,
 )
 from intercede.fake import PAYLOAD, FakeConfig
+from intercede.fake._backend import _handle
 from intercede.fake._faults import Operation
 from intercede.fake._payload import Entry, Kind, Program
 from intercede.fake._site import FakeJob
@@ -42,6 +47,27 @@ class DropsTheLastCopy(Honest):
         *kept, last = submission.handles
         self.site.remove(self.site._jobs[last.id])
         return evolve(submission, handles=tuple(kept))
+
+
+@lie("S1", "takes two equal submits at the same time for one", "T5")
+class MergesSubmits(Honest):
+    def __init__(self, config: FakeConfig, resource: str) -> None:
+        super().__init__(config, resource)
+        self._under_way: dict[str, asyncio.Task[Submission]] = {}
+
+    async def submit(self, spec: SubmissionSpec, copies: Copies = 1) -> Submission:
+        key = repr((spec, copies))
+        if key not in self._under_way:
+            self._under_way[key] = asyncio.create_task(super().submit(spec, copies))
+        task = self._under_way[key]
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        finally:
+            self._under_way.pop(key, None)
+        return task.result()
 
 
 @frozen
@@ -92,31 +118,51 @@ class LateProgram(Program):
     read: Callable[[], Mapping[str, Entry]] = dict
 
     def __getattribute__(self, name: str) -> object:
-        if name != "files":
-            return super().__getattribute__(name)
-        with contextlib.suppress(SpecRefused):
-            return self.read()
+        return self.read() if name == "files" else super().__getattribute__(name)
+
+
+class ReadsLate(Honest):
+    """Reads what it was given when the job needs it."""
+
+    def reads_late(self, source: Path) -> bool:
+        """Whether this input is read late."""
+        return True
+
+    def lost(self, given: Mapping[str, Entry]) -> Mapping[str, Entry]:
+        """What there is of the inputs when they are not there any more."""
         return {}
 
-
-@lie("S3", "reads the inputs when the job needs them")
-class ReadsInputsLate(Honest):
     async def submit(self, spec: SubmissionSpec, copies: Copies = 1) -> Submission:
         submission = await super().submit(spec, copies)
-        if not any(ref.source for ref in spec.inputs):
+        if not any(ref.source and self.reads_late(Path(ref.source)) for ref in spec.inputs):
             return submission
         for handle in submission.handles:
             job = self.site._jobs[handle.id]
-            program = job.program
+            program, given = job.program, job.program.files
+
+            def read(given: Mapping[str, Entry] = given) -> Mapping[str, Entry]:
+                try:
+                    return read_sandbox(spec)
+                except SpecRefused:
+                    return self.lost(given)
+
             job.program = LateProgram(
-                program.name,
-                program.arguments,
-                program.environment,
-                program.files,
-                read=lambda: read_sandbox(spec),
+                program.name, program.arguments, program.environment, given, read=read
             )
             job._whole = None
         return submission
+
+
+@lie("S3", "reads directories when the job needs them")
+class ReadsTreesLate(ReadsLate):
+    def reads_late(self, source: Path) -> bool:
+        return source.is_dir()
+
+
+@lie("S3", "keeps inputs open instead of copying them")
+class KeepsInputsOpen(ReadsLate):
+    def lost(self, given: Mapping[str, Entry]) -> Mapping[str, Entry]:
+        return given
 
 
 class ChangesTheSpec(Honest):
@@ -341,19 +387,7 @@ class Finds(Honest):
     async def find(self, tag: str) -> tuple[JobHandle, ...]:
         await super().find(tag)
         jobs = list(self.site._jobs.values())
-        return tuple(
-            JobHandle(
-                id=job.id,
-                backend="fake",
-                resource=job.resource,
-                submission=job.submission,
-                copy=job.copy,
-                submitted_at=job.submitted_at,
-                tag=job.spec.tag,
-            )
-            for job in jobs
-            if self.matches(tag, job)
-        )
+        return tuple(_handle(job) for job in jobs if self.matches(tag, job))
 
 
 @lie("S7", "finds every tag that begins with the one asked for")
@@ -394,6 +428,23 @@ class FindsTheSubmitted(Finds):
         return super().matches(tag, job) and not job.staged_only
 
 
+@lie("S7", "still finds what it has purged", "P3")
+class FindsThePurged(Honest):
+    def __init__(self, config: FakeConfig, resource: str) -> None:
+        super().__init__(config, resource)
+        self._purged: list[JobHandle] = []
+
+    def _purge(self, job: FakeJob, now: float) -> OpOutcome | Failure:
+        outcome = super()._purge(job, now)
+        if isinstance(outcome, OpOutcome):
+            self._purged.append(_handle(job))
+        return outcome
+
+    async def find(self, tag: str) -> tuple[JobHandle, ...]:
+        gone = [handle for handle in self._purged if handle.tag == tag]
+        return (*await super().find(tag), *gone)
+
+
 @lie("S7", "takes a tag for a pattern")
 class FindsByPattern(Finds):
     def matches(self, tag: str, job: FakeJob) -> bool:
@@ -421,6 +472,27 @@ class SecretsReplaceInputs(Honest):
             for variables in variants
         ]
         return await super()._prepared(spec, kept, operation)
+
+
+@lie("S8", "copies an input directory with its links, through which the payload then writes")
+class CopiesLinks(Honest):
+    async def submit(self, spec: SubmissionSpec, copies: Copies = 1) -> Submission:
+        try:
+            return await super().submit(spec, copies)
+        except SpecRefused as refused:
+            if "link to a directory" not in str(refused):
+                raise
+        for ref in spec.inputs:
+            self._write_through(ref, spec.arguments)
+        return await super().submit(evolve(spec, inputs=(), arguments=()), copies)
+
+    def _write_through(self, ref: FileRef, verbs: Sequence[str]) -> None:
+        """What the payload writes: this host is the pretend one's file system."""
+        for verb, name, text in zip(verbs, verbs[1:], verbs[2:], strict=False):
+            if verb == "write" and ref.source and name.startswith(f"{ref.name}/"):
+                place = Path(ref.source, name.removeprefix(f"{ref.name}/"))
+                if place.parent.is_symlink():
+                    place.write_text(text)
 
 
 @lie("S9", "submits again when the answer is lost", "S7")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import tempfile
 from collections import defaultdict
@@ -14,30 +15,43 @@ from typing import Any, Final
 import pytest
 from attrs import define, field
 
-from intercede.contract.plugin import RESOURCE_PROPERTY, RULE_PROPERTY
+from ._honest import ROOT
+from ._table import HONESTS, LIARS
+from ._watching import (
+    ASSERTION,
+    FAILURE_PROPERTY,
+    LIAR_PROPERTY,
+    RULE_PROPERTY,
+    TEST_PROPERTY,
+)
 
-from ._table import HONEST, LIARS
-from ._watching import ASSERTION, FAILURE_PROPERTY, TEST_PROPERTY
-
-__all__ = ["Found", "problems", "run"]
+__all__ = ["Found", "parallel", "problems", "run"]
 
 _MODULE: Final = '''\
 """The suite on liars."""
 
-from intercede.contract import BackendContract
-from liars._table import resource_of
+from liars._table import contract_of, told_of
 
 for name, (families, emptied) in {choice!r}.items():
-    members = {{"resource": resource_of(name), "families": families, "emptied": emptied}}
-    globals()[f"Test{{name}}"] = type(f"Test{{name}}", (BackendContract,), members)
+    members = {{"resource": told_of(name), "families": families, "emptied": emptied}}
+    globals()[f"Test{{name}}"] = type(f"Test{{name}}", (contract_of(name),), members)
 '''
 _SETTINGS: Final = """\
 [pytest]
 asyncio_default_fixture_loop_scope = function
 asyncio_mode = strict
 """
+#: Where this package is imported from.
+HERE: Final = Path(__file__).resolve().parents[1]
 #: As an installer would record it, so that the registry finds the liars.
-_ENTRY_POINTS: Final = "[intercede.backends]\nliar = liars:backend\n"
+_ENTRY_POINTS: Final = """\
+[intercede.backends]
+liar = liars:backend
+[intercede.transports]
+liar = liars:transport
+[intercede.schedulers]
+liar = liars:scheduler
+"""
 _METADATA: Final = "Metadata-Version: 2.1\nName: liars\nVersion: 0\n"
 
 
@@ -80,15 +94,13 @@ class Gatherer:
         properties: dict[str, list[str]] = defaultdict(list)
         for key, value in report.user_properties:
             properties[key].append(str(value))
-        if not properties[RESOURCE_PROPERTY]:
-            return
-        found = self.found[properties[RESOURCE_PROPERTY][0].removeprefix("Test")]
+        found = self.found[properties[LIAR_PROPERTY][0].removeprefix("Test")]
         found.seconds += report.duration
         test = properties[TEST_PROPERTY][0]
         if report.failed:
             kind = properties[FAILURE_PROPERTY][0]
             if found.failed.get(test, ("",))[0] != ASSERTION:
-                found.failed[test] = (kind, tuple(dict.fromkeys(properties[RULE_PROPERTY])))
+                found.failed[test] = (kind, tuple(properties[RULE_PROPERTY]))
         elif report.passed and report.when == "call":
             found.passed.add(test)
 
@@ -96,27 +108,32 @@ class Gatherer:
 def run(
     names: Sequence[str],
     *,
-    everything: bool,
+    everything: bool = False,
+    own: bool = False,
     options: Sequence[str] = (),
     emptied: Mapping[str, str] | None = None,
 ) -> dict[str, Found]:
     """Run the suite on these liars, in this process.
 
     Args:
-        names: Which; `HONEST` is the one that keeps all rules, and is always held to all of them.
+        names: Which; those of `HONESTS` keep all rules, and are always held to all of them.
         everything: The whole suite, not only the tests of the rule's family.
+        own: Only the tests of the very rule.
         options: More options of pytest.
         emptied: For a liar, the test whose body is taken out.
     """
-    choice = {
-        name: (
-            None if everything or name == HONEST else LIARS[name].rule[0],
-            (emptied or {}).get(name),
-        )
-        for name in names
-    }
+
+    def tried(name: str) -> tuple[str, ...] | None:
+        if everything or name in HONESTS:
+            return None
+        return (LIARS[name].rule,) if own else LIARS[name].tried
+
+    choice = {name: (tried(name), (emptied or {}).get(name)) for name in names}
     gatherer = Gatherer()
-    with tempfile.TemporaryDirectory(prefix="intercede-liars-") as folder:
+    before = os.environ.get("PYTHONPATH", "")
+    with tempfile.TemporaryDirectory(
+        prefix="intercede-liars-", ignore_cleanup_errors=True
+    ) as folder:
         place = Path(folder)
         (place / "liars-0.dist-info").mkdir()
         (place / "liars-0.dist-info/entry_points.txt").write_text(_ENTRY_POINTS)
@@ -125,6 +142,9 @@ def run(
         module = place / f"test_{place.name.replace('-', '_')}.py"
         module.write_text(_MODULE.format(choice=choice))
         (place / "pytest.ini").write_text(_SETTINGS)
+        os.environ[ROOT] = str(place / "sandboxes")
+        # For other processes, which some liars are asked from.
+        os.environ["PYTHONPATH"] = os.pathsep.join([folder, str(HERE), *filter(None, [before])])
         sys.path.insert(0, folder)
         arguments: list[Any] = [
             f"--config-file={place / 'pytest.ini'}",
@@ -143,12 +163,18 @@ def run(
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             raise RuntimeError(f"pytest ended with {code}:\n{(place / 'said').read_text()}")
         sys.path.remove(folder)
+        os.environ["PYTHONPATH"] = before
     return {name: gatherer.found[name] for name in names}
+
+
+def parallel(processes: str | None) -> list[str]:
+    """The options that make pytest use so many processes; without a number, this one."""
+    return [] if processes is None else ["-n", processes]
 
 
 def problems(name: str, found: Found, *, everything: bool) -> list[str]:
     """What is not as it should be: a liar that is not caught by its own rule's assertion, or breaks more or less than it declares."""
-    if name == HONEST:
+    if name in HONESTS:
         return [f"{test}: {kind}" for test, (kind, _) in sorted(found.failed.items())]
     liar = LIARS[name]
     seen, wanted = found.rules, set(liar.breaks)

@@ -1,13 +1,14 @@
 """`python -m liars.mutate`: is each test of the suite needed?
 
-First every liar is run, with the tests of its rule's family. A liar that one test of its rule catches, and no other, is that test's
-witness. Then each such test has its body taken out, one at a time, and its witness is run again: it must no longer be caught, and that
-must be noticed. A test without a witness is listed: either others catch all that it catches, or no liar needs it.
+First every liar is run, with the tests of the rule that it breaks. A liar that one of them catches, and no other, is that test's witness.
+Then each test that has one has its body taken out, and its witness is run again: it must no longer be caught, and that must be noticed.
+A test without a witness is needed by none of the liars: others catch all that it catches, or it catches nothing.
 
-    python -m liars.mutate                  about five minutes on two cores, with `-- -n 2`
+    python -m liars.mutate -n 2             some minutes, in two processes
     python -m liars.mutate --only purge     only tests in whose name this occurs
+    python -m liars.mutate --family X       only tests of rules of this letter
 
-The exit code is 1 if a witness is still caught when its test is empty.
+The exit code is 1 if a test is not needed, or its witness is still caught when it is empty.
 """
 
 from __future__ import annotations
@@ -16,11 +17,8 @@ import argparse
 import sys
 from collections import defaultdict
 
-from intercede.contract import BackendContract
-from intercede.contract._rules import RULES_ATTRIBUTE
-
-from ._running import Found, problems, run
-from ._table import LIARS
+from ._running import Found, parallel, problems, run
+from ._table import LIARS, TESTS
 
 __all__ = ["main"]
 
@@ -30,42 +28,39 @@ def main(argv: list[str]) -> int:
     at = argv.index("--") if "--" in argv else len(argv)
     parser = argparse.ArgumentParser(prog="liars.mutate", description="Is each test needed?")
     parser.add_argument("--only", default="", help="only tests in whose name this occurs")
-    chosen, options = parser.parse_args(argv[:at]), argv[at + 1 :]
+    parser.add_argument("--family", action="append", default=[], help="only tests of this letter")
+    parser.add_argument("-n", metavar="N", help="in so many processes")
+    chosen = parser.parse_args(argv[:at])
+    options = [*argv[at + 1 :], *parallel(chosen.n)]
     tests = {
-        name: getattr(getattr(BackendContract, name), RULES_ATTRIBUTE)
-        for name in dir(BackendContract)
-        if name.startswith("test_") and chosen.only in name
+        name: rules
+        for name, rules in TESTS.items()
+        if chosen.only in name and (not chosen.family or {r[0] for r in rules} & {*chosen.family})
     }
-    families = {rule[0] for rules in tests.values() for rule in rules}
-    names = [name for name, liar in LIARS.items() if liar.rule[0] in families]
-    found = run(names, everything=False, options=options)
-    witness, catches = _witnesses(found)
+    rules = {rule for rules in tests.values() for rule in rules}
+    names = [name for name, liar in LIARS.items() if liar.rule in rules]
+    witness, catches = _witnesses(run(names, own=True, options=options))
     emptied = {liar: test for test, liar in witness.items() if test in tests}
-    again = run(list(emptied), everything=False, options=options, emptied=emptied)
-    survived = {
-        test: liar
-        for liar, test in emptied.items()
-        if again[liar].caught_by(LIARS[liar].rule)
-        or not problems(liar, again[liar], everything=False)
-    }
-    missed = {
-        test: liar for test, liar in survived.items() if again[liar].caught_by(LIARS[liar].rule)
-    }
-    shared = sorted(test for test in tests if test in catches and test not in witness)
-    idle = sorted(test for test in tests if test not in catches)
+    again = run(list(emptied), own=True, options=options, emptied=emptied)
+    survived = {test: liar for liar, test in emptied.items() if _survives(liar, again[liar])}
+    idle = sorted(test for test in tests if test not in witness)
     print(f"{len(tests)} tests, {len(names)} liars")
     print(
         f"{len(emptied) - len(survived)} tests are needed: emptied, their liar is not caught, and that is noticed"
     )
-    for test in sorted(survived):
-        print(f"  NOT NOTICED {test}: {survived[test]}" + (" is still caught" * (test in missed)))
-    print(f"{len(shared)} tests catch liars, and never one alone:")
-    for test in shared:
-        print(f"  {test}: {', '.join(sorted(catches[test]))}")
-    print(f"{len(idle)} tests catch no liar of their own rules:")
+    for test, liar in sorted(survived.items()):
+        print(f"  NOT NOTICED {test}: {liar}")
+    print(f"{len(idle)} tests are not needed")
     for test in idle:
-        print(f"  {' '.join(tests[test])}: {test}")
-    return 1 if survived else 0
+        others = ", ".join(sorted(catches[test]))
+        why = f"others catch {others} too" if others else "it catches no liar"
+        print(f"  {' '.join(tests[test])}: {test}: {why}")
+    return 1 if survived or idle else 0
+
+
+def _survives(name: str, found: Found) -> bool:
+    """A liar is still caught, or nobody is told that it is not."""
+    return bool(found.caught_by(LIARS[name].rule)) or not problems(name, found, everything=False)
 
 
 def _witnesses(found: dict[str, Found]) -> tuple[dict[str, str], dict[str, set[str]]]:

@@ -12,10 +12,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from intercede.contract import RULES, BackendContract
-from intercede.contract._rules import RULES_ATTRIBUTE
+from intercede.contract import RULES
 
-from ._table import LIARS
+from ._table import LIARS, TESTS
 
 __all__ = ["main", "rendered"]
 
@@ -32,7 +31,7 @@ def rendered(page: str) -> str:
 def _rules() -> str:
     rows = []
     for rule, meaning in RULES.items():
-        tests = [_sentence(name) for name in _tests() if rule in _tests()[name]]
+        tests = [_sentence(name) for name, rules in TESTS.items() if rule in rules]
         liars = [f"`{name}`" for name, liar in LIARS.items() if liar.rule == rule]
         if tests or liars:
             rows.append((rule, meaning, "<br>".join(tests), "<br>".join(liars)))
@@ -49,15 +48,6 @@ def _liars() -> str:
 
 def _by_rule(row: Sequence[str]) -> int:
     return list(RULES).index(row[1])
-
-
-def _tests() -> dict[str, tuple[str, ...]]:
-    """Test: its rules."""
-    return {
-        name: getattr(getattr(BackendContract, name), RULES_ATTRIBUTE)
-        for name in dir(BackendContract)
-        if name.startswith("test_")
-    }
 
 
 def _sentence(name: str) -> str:

@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import cast
 
-from intercede.contract._crossing import Crossed, listen
-from intercede.core import SubmissionSpec, registry
+from intercede.contract import Faults
+from intercede.contract._crossing import Crossed, heard, listen
+from intercede.core import JobBackend, SubmissionSpec, registry
 
-MODULE = """
+BACKEND = """
 from intercede.contract import BackendContract, Resource
 from intercede.contract._rules import RULES_ATTRIBUTE
 
@@ -20,6 +24,22 @@ class TestMine(BackendContract):
         assert 1 + 1 == 3
 
     setattr(test_mine, RULES_ATTRIBUTE, ("T1",))
+"""
+
+TRANSPORT = """
+from intercede.contract import TransportContract, TransportResource
+from intercede.contract._rules import RULES_ATTRIBUTE
+from intercede.core import Command
+
+
+class TestMine(TransportContract):
+    resource = TransportResource(config="local", seconds=0.3)
+
+    async def test_mine(self, transport):
+        await transport.run(Command(("echo", "hello")))
+        assert 1 + 1 == 3
+
+    setattr(test_mine, RULES_ATTRIBUTE, ("X1",))
 """
 
 
@@ -45,9 +65,40 @@ async def test_a_backend_without_a_transport_has_nothing_to_hear() -> None:
     assert not crossed
 
 
+async def test_the_commands_of_a_backend_that_faults_made_are_heard(tmp_path: Path) -> None:
+    class Well:
+        """Nothing goes wrong here."""
+
+        def unreachable(
+            self, config: Mapping[str, object]
+        ) -> AbstractAsyncContextManager[JobBackend]:
+            return registry.backend(config)
+
+    crossed = Crossed(maxlen=3)
+    faults = heard(cast("Faults", Well()), crossed)
+    async with faults.unreachable(_config(tmp_path)) as backend:
+        await backend.submit(SubmissionSpec("/bin/true", resident=True))
+    assert "exit code 0, stdout: " in crossed[-1]
+
+
 def test_a_failure_shows_rule_expectation_finding_and_the_last_commands(tmp_path: Path) -> None:
-    (tmp_path / "test_mine.py").write_text(MODULE.format(config=_config(tmp_path)))
-    (tmp_path / "pytest.ini").write_text(
+    said = _failure(tmp_path, BACKEND.format(config=_config(tmp_path)))
+    assert said.startswith("T1: every id gets an answer")
+    assert "\nexpected: mine\nseen: assert (1 + 1) == 3\n" in said
+    assert "\nthe last commands that crossed the transport:\n$ sh -c" in said
+    assert "\n  = exit code 0" in said
+
+
+def test_a_failure_of_a_transport_shows_its_last_commands(tmp_path: Path) -> None:
+    said = _failure(tmp_path, TRANSPORT)
+    assert "\nexpected: mine\nseen: assert (1 + 1) == 3\n" in said
+    assert said.count("$ echo hello\n  = exit code 0, stdout: hello\n") == 1
+
+
+def _failure(folder: Path, module: str) -> str:
+    """What is said of a test that fails."""
+    (folder / "test_mine.py").write_text(module)
+    (folder / "pytest.ini").write_text(
         "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
     )
     done = subprocess.run(
@@ -55,13 +106,11 @@ def test_a_failure_shows_rule_expectation_finding_and_the_last_commands(tmp_path
             *(sys.executable, "-m", "pytest", "-q", "-p", "intercede.contract.plugin"),
             "test_mine.py::TestMine::test_mine",
         ],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    said = done.stdout[done.stdout.index("T1: every id gets an answer") :]
-    assert "\nexpected: mine\nseen: assert (1 + 1) == 3\n" in said
-    assert "\nthe last commands that crossed the transport:\n$ sh -c" in said
-    assert "\n  = exit code 0" in said
+    assert done.returncode == 1, done.stdout
+    return done.stdout.partition("- contract -")[2].partition("\n")[2]

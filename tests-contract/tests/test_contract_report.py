@@ -10,8 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+import intercede.core
 from intercede.contract import RULES, BackendContract, SchedulerContract, TransportContract
 from intercede.contract._rules import RULES_ATTRIBUTE
+from intercede.fake import CAPABILITIES, FakeBackend
 
 PLUGIN = ("-p", "intercede.contract.plugin")
 
@@ -25,16 +27,18 @@ MODULE = """
         )
 """
 
-#: The name of an ability, and rules that cannot be decided at all without it.
+#: What every backend is.
+ALWAYS = {"JobBackend", "Submitter", "Monitor"}
+#: An ability, its protocol, rules that cannot be decided at all without it, and a word in the names of tests that are about it.
 WITHOUT = {
-    "fetch_output": {"F1", "F2", "F4", "F5", "F6", "F7"},
-    "kill": {"K1", "K2"},
-    "purge": {"P1", "P2", "P3", "P4"},
-    "counts": {"C1"},
-    "diagnostics": {"D1"},
-    "find": set(),
-    "details": set(),
-    "dry_run": set(),
+    "fetch_output": ("OutputRetriever", {"F1", "F2", "F4", "F5", "F6", "F7"}, "come_back"),
+    "kill": ("Cancellable", {"K1", "K2"}, "kill"),
+    "purge": ("Purgeable", {"P1", "P2", "P3", "P4"}, "purging"),
+    "counts": ("LoadReporter", {"C1"}, "count"),
+    "diagnostics": ("SupportsLiveDiagnostics", {"D1"}, "tails_are"),
+    "find": ("Discoverable", set(), "find"),
+    "details": ("SupportsDetails", set(), "details"),
+    "dry_run": ("SupportsDryRun", set(), "_a_dry_run"),
 }
 
 
@@ -76,14 +80,34 @@ def test_every_rule_has_a_test_and_every_test_declares_its_rule(
     assert tested == {rule for rule in RULES if rule[0] in families}
 
 
+def test_every_ability_of_the_contract_can_be_taken_from_a_fake() -> None:
+    protocols = {name: getattr(intercede.core, name) for name in intercede.core.__all__}
+    abilities = {
+        name
+        for name, protocol in protocols.items()
+        if getattr(protocol, "_is_runtime_protocol", False) and isinstance(FakeBackend(), protocol)
+    }
+    assert abilities - ALWAYS == {protocol for protocol, _, _ in WITHOUT.values()}
+    assert set(WITHOUT) == set(CAPABILITIES)
+
+
 @pytest.mark.parametrize("ability", WITHOUT)
 def test_what_a_backend_lacks_is_not_offered_and_never_passed(tmp_path: Path, ability: str) -> None:
-    done = run_pytest(tmp_path, *PLUGIN, "-q", without=[ability], site="a")
+    protocol, rules, word = WITHOUT[ability]
+    options = (*PLUGIN, "-q", "--report-json", "report.json")
+    done = run_pytest(tmp_path, *options, without=[ability], site="a")
     assert done.returncode == 0, done.stdout[-4000:]
     found = verdicts(done.stdout)
-    assert {found[rule] for rule in WITHOUT[ability]} <= {"not offered", "not observed"}
+    assert {found[rule] for rule in rules} <= {"not offered", "not observed"}
     assert "not offered:\n" in done.stdout
     assert "failed" not in found.values()
+    tests = json.loads((tmp_path / "report.json").read_text())["resources"]["TestMine"]["tests"]
+    lacking = [test for test in tests if test["words"] == protocol]
+    assert {test["verdict"] for test in lacking} == {"not offered"}
+    about_it = [test for test in tests if word in test["test"]]
+    assert about_it
+    assert [test["test"] for test in about_it if test["verdict"] == "passed"] == []
+    assert {test["words"] for test in tests if test["verdict"] == "not offered"} == {protocol}
 
 
 def test_a_module_of_ten_lines_is_enough_under_strict_settings(tmp_path: Path) -> None:
@@ -196,6 +220,19 @@ def test_the_report_is_the_same_when_it_comes_from_several_processes(tmp_path: P
     assert reports[0] == reports[1]
 
 
+def test_tests_that_are_not_run_are_told(tmp_path: Path) -> None:
+    options = (*PLUGIN, "-q", "--report-json", "report.json", "-k", "exit_0 or a_signal_is_failed")
+    done = run_pytest(tmp_path, *options, site="some")
+    assert done.returncode == 0, done.stdout[-4000:]
+    mine = json.loads((tmp_path / "report.json").read_text())["resources"]["TestMine"]
+    tests = {name for name in dir(BackendContract) if name.startswith("test_")}
+    ran = {"test_exit_0_is_successful_and_every_other_exit_failed", "test_a_signal_is_failed"}
+    assert set(mine["not_run"]) == tests - ran
+    assert f"not run: {len(tests) - 2} of {len(tests)} tests; they are about L1 L2" in done.stdout
+    of_t3 = sum("T3" in getattr(getattr(BackendContract, name), RULES_ATTRIBUTE) for name in tests)
+    assert re.search(rf"\nT3  passed .*, {of_t3 - 2} not run\)\n", done.stdout)
+
+
 def test_junit_xml_has_rules_and_verdict_as_properties(tmp_path: Path) -> None:
     options = (*PLUGIN, "-q", "--junit-xml", "report.xml", "-k", SOME)
     run_pytest(tmp_path, *options, without=["counts"], site="junit")
@@ -205,6 +242,7 @@ def test_junit_xml_has_rules_and_verdict_as_properties(tmp_path: Path) -> None:
     }
     assert found["test_nothing_submitted_is_nothing_counted"] == {
         ("contract_resource", "TestMine"),
+        ("contract_class", "intercede.contract._backend:BackendContract"),
         ("contract_rule", "C1"),
         ("contract_verdict", "not offered"),
         ("contract_words", "LoadReporter"),

@@ -44,6 +44,7 @@ class TestFakeTransport(TransportContract):
             "exit": ("exit",),
             "kill": ("kill",),
             "sleep": ("sleep",),
+            "stay": ("sleep",),
             "yes": ("yes",),
             "complain": None,
         },

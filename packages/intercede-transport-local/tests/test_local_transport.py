@@ -224,6 +224,18 @@ async def test_many_at_once_leave_nothing(transport: LocalTransport) -> None:
     assert children() == 0
 
 
+async def test_input_that_nobody_takes_is_given_up_though_somebody_keeps_the_pipe(
+    transport: LocalTransport,
+) -> None:
+    await transport.run(Command(["true"]))
+    descriptors = len(os.listdir("/proc/self/fd"))
+    keeps = Command(["sh", "-c", "exec 3<&0; setsid sleep 10 & sleep 86.4009"], stdin=bytes(10**6))
+    async with transport.stream(keeps):
+        await anyio.sleep(0.3)
+    await anyio.sleep(0.1)
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
 async def test_what_leaves_the_session_on_purpose_goes_on(
     transport: LocalTransport, tmp_path: Path
 ) -> None:
@@ -249,6 +261,17 @@ async def test_files_are_copied_whole_or_not_at_all(
         await transport.get(str(tmp_path / "absent"), target)
     assert target.read_bytes() == source.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+async def test_a_copy_of_what_is_not_there_leaves_no_descriptor(
+    transport: LocalTransport, tmp_path: Path
+) -> None:
+    await transport.run(Command(["true"]))
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(FileNotFoundError):
+            await transport.get(str(tmp_path / "absent"), tmp_path / "b")
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
 async def test_after_close_it_says_so(transport: LocalTransport, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ from intercede.core import (
 )
 
 from . import plugin
-from ._crossing import Crossed, listen
+from ._crossing import Crossed, crossing, heard, listen
 from ._payload import PAYLOAD
 from ._probe import Probe
 from ._resource import Faults, Resource
@@ -55,10 +55,6 @@ __all__ = ["Bench", "Gathered", "Rules", "bench_at"]
 _UNIQUE: Final = "{unique}"
 #: Why a job may still be there after a purge, and is purged again.
 _NOT_GONE: Final = frozenset({FailureCode.NOT_FINISHED, FailureCode.NOT_NOW, FailureCode.FAILED})
-
-
-#: How many of the last commands a failure shows.
-_CROSSED_KEPT: Final = 5
 
 
 class Bench:
@@ -81,7 +77,7 @@ class Bench:
         self.scratch = scratch
         self.tag = f"contract-{uuid.uuid4().hex[:16]}"
         self.backend: JobBackend
-        self.crossed: Crossed = Crossed(maxlen=_CROSSED_KEPT)
+        self.crossed: Crossed = crossing()
         self._tags = {self.tag}
         self._handles: dict[JobID, JobHandle] = {}
         self._stack = AsyncExitStack()
@@ -176,7 +172,7 @@ class Bench:
         """The means to make the resource misbehave, or "not observed"."""
         if self.resource.faults is None:
             not_observed("a resource that can be made to fail (Resource.faults)")
-        return self.resource.faults
+        return heard(self.resource.faults, self.crossed)
 
     @property
     def cancellable(self) -> Cancellable:

@@ -1,34 +1,69 @@
 """What last crossed the transport, for whoever has to understand a failure.
 
 A composed backend holds its transport somewhere among its attributes. It is found there, and its `run` and `stream` are listened to on
-that one object, so that neither the backend nor the registry has to know of the suite. Where none is found nothing is recorded.
+that one object, so that neither the backend nor the registry has to know of the suite. Where none is found nothing is recorded. A
+transport on trial itself is listened to in the same way, and so are backends that somebody's faults have made.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Final, cast
 
 from intercede.core import Command, CommandResult, JobBackend, Process, Transport
 
-__all__ = ["Crossed", "listen"]
+from ._resource import Faults
+
+__all__ = ["Crossed", "crossing", "heard", "listen", "listen_to"]
 
 #: The last commands, each as text for people; the newest last.
 Crossed = deque[str]
 
+#: How many of the last commands a failure shows.
+_KEPT: Final = 5
 #: How deep beneath the backend its transport is looked for.
 _DEPTH: Final = 3
 #: How much of a text is shown, in characters.
 _SHOWN: Final = 300
 
 
+def crossing() -> Crossed:
+    """Nothing yet."""
+    return Crossed(maxlen=_KEPT)
+
+
 def listen(backend: JobBackend, crossed: Crossed) -> None:
     """From now on note what crosses the transport of this backend, if it has one."""
-    transport = next(_transports(backend, _DEPTH), None)
-    if transport is None:
-        return
+    for transport in list(_transports(backend, _DEPTH))[:1]:
+        listen_to(transport, crossed)
+
+
+def heard(faults: Faults, crossed: Crossed) -> Faults:
+    """The same faults, and what crosses the transports of the backends that they make is noted."""
+    return cast("Faults", _Heard(faults, crossed))
+
+
+class _Heard:
+    def __init__(self, faults: Faults, crossed: Crossed) -> None:
+        self._faults = faults
+        self._crossed = crossed
+
+    def __getattr__(self, name: str) -> Callable[..., AbstractAsyncContextManager[JobBackend]]:
+        make = getattr(self._faults, name)
+
+        @asynccontextmanager
+        async def made(*arguments: object) -> AsyncIterator[JobBackend]:
+            async with make(*arguments) as backend:
+                listen(backend, self._crossed)
+                yield backend
+
+        return made
+
+
+def listen_to(transport: Transport, crossed: Crossed) -> None:
+    """From now on note what crosses this transport."""
     run, stream = transport.run, transport.stream
 
     async def heard_run(command: Command) -> CommandResult:

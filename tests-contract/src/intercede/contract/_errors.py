@@ -13,7 +13,6 @@ import pytest
 
 from intercede.core import (
     ClosedError,
-    ConfigurationError,
     CopyVars,
     FailureCode,
     FileRef,
@@ -24,7 +23,6 @@ from intercede.core import (
     SubmissionSpec,
     SupportsDryRun,
     TransportError,
-    registry,
 )
 
 from ._bench import Bench, Rules
@@ -36,12 +34,6 @@ __all__ = ["ErrorRules"]
 
 class ErrorRules(Rules):
     """E: errors."""
-
-    @rule("E1")
-    def test_an_unknown_key_is_a_configuration_error_that_names_it(self) -> None:
-        with pytest.raises(ConfigurationError) as caught:
-            registry.backend({**self.resource.config, "no_such_key": 1})
-        assert caught.value.path.endswith("no_such_key")
 
     @rule("E1")
     async def test_a_refusal_names_resource_operation_field_and_remedy(self, bench: Bench) -> None:
@@ -147,15 +139,6 @@ class ErrorRules(Rules):
         fetched: list[Path] = [*output.files.values()]
         fetched += [path for path in (output.stdout, output.stderr, output.log) if path]
         assert [path for path in fetched if secret.encode() in path.read_bytes()] == []
-
-    @rule("E2")
-    async def test_no_secret_on_the_host_outside_the_sandbox(self, bench: Bench) -> None:
-        probe = bench.probe
-        secret = f"s3cr3t{os.urandom(8).hex()}"
-        copies = [CopyVars(secrets={"key": secret.encode()})]
-        ids = await bench.start("sleep", bench.forever, copies=copies)
-        await bench.backend.status(ids)
-        assert list(await probe.exposed(secret.encode())) == []
 
 
 async def _said_of_refusal(bench: Bench, spec: SubmissionSpec, copies: list[CopyVars]) -> list[str]:

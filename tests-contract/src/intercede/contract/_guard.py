@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from ._rules import RULES_ATTRIBUTE
 
-__all__ = ["Guarded"]
+__all__ = ["Guarded", "contract_of", "standard_tests"]
 
 
 class Guarded:
@@ -30,8 +30,8 @@ class Guarded:
         super().__init_subclass__()
         if Guarded in cls.__bases__:
             return
-        contract = next(base for base in cls.__mro__ if Guarded in base.__bases__)
-        standard = {name for name in dir(contract) if name.startswith("test")}
+        contract = contract_of(cls)
+        standard = standard_tests(contract)
         changed = {name: how for name in sorted(standard) if (how := _change(cls, contract, name))}
         silent = [f"{name} ({how})" for name, how in changed.items() if not _reason(cls, name)]
         if silent:
@@ -39,18 +39,32 @@ class Guarded:
                 f"{cls.__name__} does not run every test of {contract.__name__} as it stands: {', '.join(silent)}; "
                 'state why, as in `reasons = {"<test>": "<why>"}`'
             )
-        unknown = sorted(set(cls.reasons) - standard)
+        unknown = sorted(set(cls.reasons) - set(standard))
         if unknown:
             raise TypeError(
                 f"{cls.__name__} gives reasons for what is no test of {contract.__name__}: {', '.join(unknown)}"
             )
         cls.reasons_by_rule = {
             name: (
-                getattr(getattr(contract, name), RULES_ATTRIBUTE, ()),
+                standard[name],
                 f"{name}{f' ({changed[name]})' if name in changed else ''}: {why}",
             )
             for name, why in cls.reasons.items()
         }
+
+
+def contract_of(cls: type) -> type:
+    """What a class that holds something to a contract derives from; itself, if it is none of those."""
+    return next((base for base in cls.__mro__ if Guarded in base.__bases__), cls)
+
+
+def standard_tests(contract: type) -> dict[str, tuple[str, ...]]:
+    """Every test of a contract, with its rules."""
+    return {
+        name: getattr(getattr(contract, name), RULES_ATTRIBUTE, ())
+        for name in dir(contract)
+        if name.startswith("test")
+    }
 
 
 def _change(cls: type, contract: type, name: str) -> str:

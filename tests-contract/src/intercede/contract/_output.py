@@ -239,7 +239,8 @@ class OutputRules(Rules):
 
     @rule("F2")
     async def test_only_what_is_declared_comes(self, bench: Bench) -> None:
-        job = await bench.finish_one(*_written(("kept", "other", "d/other")), keep=["kept"])
+        names = ("kept", "kept.not", "not.kept", "other", "d/kept")
+        job = await bench.finish_one(*_written(names), keep=["kept"])
         assert set((await bench.fetch_one(job)).files) == {"kept"}
 
     @rule("F2", "F8")

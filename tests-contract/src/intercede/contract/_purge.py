@@ -85,7 +85,7 @@ class PurgeRules(Rules):
         codes = {failure.code for answer in answers for failure in answer.failures.values()}
         assert codes <= {FailureCode.NO_SUCH_JOB}
         seen = await bench.backend.status(ids)
-        assert list(seen.values()) == [JobStatus.UNKNOWN] * 3 + [JobStatus.SUCCESSFUL]
+        assert [seen[job] for job in ids] == [JobStatus.UNKNOWN] * 3 + [JobStatus.SUCCESSFUL]
 
     @rule("P3")
     async def test_a_purged_job_is_no_such_job_to_every_call(self, bench: Bench) -> None:

@@ -61,11 +61,13 @@ class Report:
         required: The rules that must be seen to hold.
         outcomes: By resource, then by test.
         reasons: By resource, then by standard test: why it does not run as it stands, as the set-up says.
+        standard: By resource, all tests of its contract, with their rules.
     """
 
     required: tuple[str, ...] = ()
     outcomes: dict[str, dict[str, Outcome]] = field(factory=dict)
     reasons: dict[str, dict[str, Outcome]] = field(factory=dict)
+    standard: dict[str, Mapping[str, tuple[str, ...]]] = field(factory=dict)
 
     def add(
         self, resource: str, test: str, outcome: Outcome, reasons: Mapping[str, Outcome]
@@ -75,6 +77,16 @@ class Report:
             self.reasons.setdefault(resource, {}).update(reasons)
         if outcome.rules:
             self.outcomes.setdefault(resource, {})[test] = outcome
+
+    def not_run(self, resource: str, rule: str = "") -> list[str]:
+        """The tests of its contract that have neither run nor a reason not to: deselected, or not reached. With a rule: those of it."""
+        ran = {test.partition("[")[0] for test in self.outcomes[resource]}
+        excused = self.reasons.get(resource, {})
+        return [
+            test
+            for test, rules in self.standard.get(resource, {}).items()
+            if test not in ran and test not in excused and (not rule or rule in rules)
+        ]
 
     @property
     def resources(self) -> list[str]:
@@ -117,11 +129,17 @@ class Report:
             if verdict is None:
                 continue
             counts = _counted(outcomes)
+            if missed := len(self.not_run(resource, rule)):
+                counts["not run"] = missed
             tests = ", ".join(f"{number} {name}" for name, number in counts.items())
             lines.append(f"{rule:<3} {verdict:<12}  {meaning}  ({tests})")
         for verdict in _EXPLAINED:
             found = [f"  {rule:<3} {words}" for rule, words in self._words(resource, verdict)]
             lines += ["", f"{verdict}:", *found] if found else []
+        if left := len(self.not_run(resource)):
+            total = len(self.standard[resource])
+            rules = " ".join(rule for rule in RULES if self.not_run(resource, rule))
+            lines += ["", f"not run: {left} of {total} tests; they are about {rules}"]
         return lines
 
     def _words(self, resource: str, verdict: Verdict) -> list[tuple[str, str]]:
@@ -169,7 +187,8 @@ class Report:
             for test, outcome in sorted(self.outcomes[resource].items())
         ]
         reasons = {name: o.words for name, o in sorted(self.reasons.get(resource, {}).items())}
-        return {"rules": rules, "tests": tests, "reasons": reasons}
+        not_run = self.not_run(resource)
+        return {"rules": rules, "tests": tests, "reasons": reasons, "not_run": not_run}
 
 
 def _gravest(outcomes: Iterable[Outcome]) -> Verdict | None:

@@ -371,8 +371,9 @@ class StatusRules(Rules):
         await bench.until([running], JobStatus.RUNNING)
         await bench.killed([killed])
         (await purger.purge([gone])).raise_for_failures()
-        seen = await bench.backend.status([good, gone, running, bad, killed])
-        assert list(seen.values()) == [
+        ids = [good, gone, running, bad, killed]
+        seen = await bench.backend.status(ids)
+        assert [seen[job] for job in ids] == [
             JobStatus.SUCCESSFUL,
             JobStatus.UNKNOWN,
             JobStatus.RUNNING,

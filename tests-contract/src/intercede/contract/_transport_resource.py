@@ -1,6 +1,6 @@
 """What the suite must know of a transport before it can hold it to the rules X1 to X8.
 
-The tests say what they want run in seven verbs. On a POSIX host each stands for a small command (`COMMANDS`); a transport whose host is
+The tests say what they want run in eight verbs. On a POSIX host each stands for a small command (`COMMANDS`); a transport whose host is
 not there gives its own commands for them, and what a verb without a command would show is "not observed".
 """
 
@@ -21,6 +21,8 @@ from ._verdict import not_observed
 
 __all__ = ["COMMANDS", "TransportFaults", "TransportResource"]
 
+_CHILD: Final = """sh -c 'sleep "$1"; exit 0' child "$1" "${2-}-child\""""
+
 #: What the tests run, by verb: the first words of the command, which the verb's own words follow.
 COMMANDS: Final[Mapping[str, Sequence[str]]] = {
     # its input to its output, as it comes
@@ -31,8 +33,10 @@ COMMANDS: Final[Mapping[str, Sequence[str]]] = {
     "exit": ("sh", "-c", 'exit "$1"', "exit"),
     # NUMBER: be ended by this signal
     "kill": ("sh", "-c", 'kill -"$1" "$$"; sleep 60', "kill"),
-    # SECONDS [MARK]: wait, in a child, reading no input; MARK is only there to be seen
-    "sleep": ("sh", "-c", 'sleep "$1"; exit 0', "sleep"),
+    # SECONDS [MARK]: wait, in a child, reading no input; MARK is only there to be seen, and MARK-child in the child
+    "sleep": ("sh", "-c", f"{_CHILD}; exit 0", "sleep"),
+    # SECONDS [MARK]: the same, and neither minds SIGTERM
+    "stay": ("sh", "-c", f"trap '' TERM; {_CHILD}; exit 0", "stay"),
     # BYTES: so many bytes to the output, "y" and newline in turn
     "yes": ("sh", "-c", 'yes | head -c "$1"', "yes"),
     # BYTES: the same to stderr
@@ -113,6 +117,16 @@ class TransportResource(Paced):
             not_observed(f"a command for {verb!r} (TransportResource.commands)")
         limits.setdefault("timeout_s", self.patience_s * self.clock)
         return Command((*first, *words), **limits)
+
+    @property
+    def glance_s(self) -> float:
+        """How long to look at what must not go on."""
+        return max(0.5, self.seconds)
+
+    @property
+    def brief_s(self) -> float:
+        """A time-out that a command may run into, and that is long enough for it to start."""
+        return max(0.3, self.seconds)
 
     @property
     def forever(self) -> str:

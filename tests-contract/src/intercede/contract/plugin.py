@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Generator, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, cast
 
 import pytest
 
+from ._guard import contract_of, standard_tests
 from ._report import Outcome, Report, rules_named
 from ._rules import RULES, RULES_ATTRIBUTE, Verdict
 
@@ -33,6 +35,7 @@ NAME: Final = "intercede.contract.plugin"
 RESOURCE_PROPERTY: Final = "contract_resource"
 RULE_PROPERTY: Final = "contract_rule"
 VERDICT_PROPERTY: Final = "contract_verdict"
+CONTRACT_PROPERTY: Final = "contract_class"
 _WORDS_PROPERTY: Final = "contract_words"
 _REASON_PROPERTY: Final = "contract_reason"
 _GATHERER: Final = "intercede.contract.verdicts"
@@ -106,7 +109,7 @@ class Verdicts:
             self._decide(item, report, rules, reasons)
         if report.when == "teardown":
             outcome = item.stash.get(_OUTCOME, Outcome(rules, Verdict.SKIPPED, "it did not run"))
-            properties = list(_properties(cls.__name__, outcome, reasons))
+            properties = list(_properties(cls, outcome, reasons))
             item.user_properties += properties
             report.user_properties = [*item.user_properties]
         return report
@@ -155,7 +158,10 @@ class Verdicts:
         )
         reasons = dict(map(_reason_of, found.get(_REASON_PROPERTY, ())))
         test = report.nodeid.rpartition("::")[2]
-        self.report.add(found[RESOURCE_PROPERTY][0], test, outcome, reasons)
+        resource = found[RESOURCE_PROPERTY][0]
+        self.report.add(resource, test, outcome, reasons)
+        if resource not in self.report.standard:
+            self.report.standard[resource] = _standard(found[CONTRACT_PROPERTY][0])
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -214,17 +220,19 @@ def _explained(item: pytest.Item, rules: tuple[str, ...], seen: str) -> str:
     sentence = getattr(item, "originalname", item.name).removeprefix("test_").replace("_", " ")
     lines = [f"{rule}: {RULES[rule]}" for rule in rules]
     lines += [f"expected: {sentence}", f"seen: {seen}"]
-    bench = getattr(item, "funcargs", {}).get("bench")
-    crossed = getattr(bench, "crossed", ())
-    if crossed:
+    funcargs = getattr(item, "funcargs", {})
+    heard = funcargs.get("bench") or getattr(item, "instance", None)
+    if crossed := getattr(heard, "crossed", ()):
         lines += ["the last commands that crossed the transport:", *crossed]
     return "\n".join(lines)
 
 
 def _properties(
-    resource: str, outcome: Outcome, reasons: Mapping[str, tuple[tuple[str, ...], str]]
+    cls: type, outcome: Outcome, reasons: Mapping[str, tuple[tuple[str, ...], str]]
 ) -> Iterator[tuple[str, str]]:
-    yield RESOURCE_PROPERTY, resource
+    yield RESOURCE_PROPERTY, cls.__name__
+    contract = contract_of(cls)
+    yield CONTRACT_PROPERTY, f"{contract.__module__}:{contract.__qualname__}"
     for rule in outcome.rules:
         yield RULE_PROPERTY, rule
     yield VERDICT_PROPERTY, str(outcome.verdict)
@@ -232,6 +240,15 @@ def _properties(
         yield _WORDS_PROPERTY, outcome.words
     for rules, why in reasons.values():
         yield _REASON_PROPERTY, f"{','.join(rules)} {why}"
+
+
+def _standard(contract: str) -> Mapping[str, tuple[str, ...]]:
+    """The tests of a contract of ours, which ran in some process; of a project's own none are known in this one."""
+    module, _, name = contract.partition(":")
+    found = (
+        getattr(import_module(module), name) if module.startswith("intercede.contract") else None
+    )
+    return {} if found is None else standard_tests(found)
 
 
 def _reason_of(text: str) -> tuple[str, Outcome]:

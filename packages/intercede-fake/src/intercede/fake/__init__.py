@@ -19,6 +19,7 @@ from ._payload import PAYLOAD
 from ._queue import FakeQueue
 from ._scheduler import FakeScheduler, FakeSchedulerConfig
 from ._site import FakeSite
+from ._suite import FakeFaults, FakeProbe
 from ._transport import FakeTransport, FakeTransportConfig, Handler, make_transport
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "FakeBackend",
     "FakeClock",
     "FakeConfig",
+    "FakeFaults",
+    "FakeProbe",
     "FakeQueue",
     "FakeScheduler",
     "FakeSchedulerConfig",

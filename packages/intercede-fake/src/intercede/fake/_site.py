@@ -156,6 +156,10 @@ class FakeSite:
         clock: What time it is; None: real time, 1,000 times as fast.
         slots: How many jobs run at once; None: all.
         queue_delay_s: Fake seconds that every job waits at least.
+
+    Attributes:
+        files: What lies on the host outside all sandboxes, by path.
+        links: Sandboxes that somebody has replaced by a link to another one.
     """
 
     def __init__(
@@ -168,6 +172,8 @@ class FakeSite:
         self.clock = FastClock(1000.0) if clock is None else clock
         self.slots = slots
         self.queue_delay_s = queue_delay_s
+        self.files: dict[str, bytes] = {}
+        self.links: dict[JobID, JobID] = {}
         self._jobs: dict[JobID, FakeJob] = {}
         self._waiting: list[FakeJob] = []
         self._busy_until: list[float] = []
@@ -212,6 +218,11 @@ class FakeSite:
             now = self._settled()
             jobs = [job for job in self._jobs.values() if not marker or job.mentions(marker)]
             return [line for job in jobs for line in job.processes(now)]
+
+    def showing(self, text: str) -> list[JobID]:
+        """The jobs, running or not, in whose arguments or environment the text occurs."""
+        with self._lock:
+            return [job.id for job in self._jobs.values() if job.mentions(text)]
 
     def __contains__(self, job: object) -> bool:
         """The site keeps something of this job."""

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.abc
@@ -173,14 +173,15 @@ def _sole(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _copy(source: Path, target: Path) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with source.open("rb") as reader, os.fdopen(handle, "wb") as writer:
-            shutil.copyfileobj(reader, writer, _CHUNK)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with source.open("rb") as reader:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as writer:
+                shutil.copyfileobj(reader, writer, _CHUNK)
+            Path(name).replace(target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
 
 
 class _NeverStarted:
@@ -268,7 +269,15 @@ class _Running:
                 await self._child.wait()
             # The leader may be gone and others of its group not.
             self._signal(signal.SIGKILL)
+        self._drop_input()
         await self._child.aclose()
+
+    def _drop_input(self) -> None:
+        """Give up input that was not taken: closing the pipe waits until it is, or until nobody holds the other end any more."""
+        child: Any = self._child
+        pipe = child._process.stdin.transport  # which anyio does not show
+        if pipe.get_write_buffer_size():
+            pipe.abort()
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
