@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._command import main
     from ._payload import PAYLOAD
     from ._probe import LocalProbe, Probe
+    from ._relay import Cut, Direction, Ending, Relay
     from ._resource import Faults, Resource
     from ._rules import RULES, Verdict
     from ._scheduler import SchedulerContract
@@ -31,9 +32,13 @@ __all__ = [
     "RULES",
     "BackendContract",
     "Bench",
+    "Cut",
+    "Direction",
+    "Ending",
     "Faults",
     "LocalProbe",
     "Probe",
+    "Relay",
     "Resource",
     "Sample",
     "SchedulerContract",
@@ -54,9 +59,13 @@ _LATER = {
     "RULES": "_rules",
     "BackendContract": "_backend",
     "Bench": "_bench",
+    "Cut": "_relay",
+    "Direction": "_relay",
+    "Ending": "_relay",
     "Faults": "_resource",
     "LocalProbe": "_probe",
     "Probe": "_probe",
+    "Relay": "_relay",
     "Resource": "_resource",
     "Sample": "_scheduler_resource",
     "SchedulerContract": "_scheduler",
