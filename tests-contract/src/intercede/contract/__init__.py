@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ._payload import PAYLOAD
     from ._probe import LocalProbe, Probe
     from ._relay import Cut, Direction, Ending, Relay
+    from ._relay_faults import RelayFaults
     from ._resource import Faults, Resource
     from ._rules import RULES, Verdict
     from ._scheduler import SchedulerContract
@@ -39,6 +40,7 @@ __all__ = [
     "LocalProbe",
     "Probe",
     "Relay",
+    "RelayFaults",
     "Resource",
     "Sample",
     "SchedulerContract",
@@ -66,6 +68,7 @@ _LATER = {
     "LocalProbe": "_probe",
     "Probe": "_probe",
     "Relay": "_relay",
+    "RelayFaults": "_relay_faults",
     "Resource": "_resource",
     "Sample": "_scheduler_resource",
     "SchedulerContract": "_scheduler",
