@@ -1,0 +1,91 @@
+"""`python -m stacks`: real daemons in containers, for the contract suite and for people.
+
+    python -m stacks up ID...        start stacks and wait until they are ready
+    python -m stacks down ID...      remove them, with their keys; images stay
+    python -m stacks status          which there are, and which are up
+    python -m stacks logs ID...      what their containers have said
+    python -m stacks test ID...      hold what comes in by each stack to the contract suite; starts what is not up
+
+`--all` instead of ids means all stacks; after `--` come options of pytest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from ._engine import Engine, find_engine
+from ._errors import StackError
+from ._life import bring_down, bring_up, left_over, logs, running
+from ._manifest import Stack, chosen, stacks
+from ._state import locked
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what is asked; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="stacks", description="Real daemons in containers.", allow_abbrev=False
+    )
+    parser.add_argument("do", choices=["up", "down", "status", "logs", "test"])
+    parser.add_argument("ids", nargs="*", metavar="ID", help="which stacks")
+    parser.add_argument("--all", action="store_true", help="all stacks")
+    asked = parser.parse_args(argv)
+    try:
+        engine = find_engine()
+        if asked.do == "status":
+            return _status(engine)
+        if asked.do == "down" and asked.all:
+            return _down(engine, left_over(engine))
+        some = chosen(asked.ids, everything=asked.all)
+        if asked.do == "down":
+            return _down(engine, [stack.id for stack in some])
+        if asked.do == "logs":
+            return _logs(engine, some)
+        return _up(engine, some)
+    except StackError as error:
+        print(f"stacks: {error}", file=sys.stderr)
+        return 1
+
+
+def _up(engine: Engine, some: Sequence[Stack]) -> int:
+    for stack in some:
+        begun = time.monotonic()
+        with locked():
+            there = bring_up(engine, stack, lambda text: print(f"  {text}", flush=True))
+        took = time.monotonic() - begun
+        print(f"{stack.id}: up after {took:.1f} s, {there.announced}", flush=True)
+        print(f"  ssh -F {there.folder}/ssh_config {stack.id}", flush=True)
+    return 0
+
+
+def _down(engine: Engine, ids: Sequence[str]) -> int:
+    for name in ids:
+        with locked():
+            there = bring_down(engine, name)
+        print(f"{name}: {'down' if there else 'was not up'}", flush=True)
+    return 0
+
+
+def _status(engine: Engine) -> int:
+    width = max(len(name) for name in stacks())
+    for stack in stacks().values():
+        try:
+            there = running(engine, stack)
+        except StackError:
+            state = "-"
+        else:
+            state = f"127.0.0.1:{there.port} {there.announced}"
+        print(f"{stack.id:<{width}}  {state:<45}  {stack.summary}")
+    return 0
+
+
+def _logs(engine: Engine, some: Sequence[Stack]) -> int:
+    for stack in some:
+        print("\n".join(logs(engine, stack)) or f"{stack.id} has no containers")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

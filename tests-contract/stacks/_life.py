@@ -1,0 +1,190 @@
+"""A stack's life: up, ready, down, and what is known of it meanwhile."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+from ._container import Container, name_of
+from ._engine import LABEL, Engine
+from ._errors import StackError
+from ._images import image_for
+from ._manifest import Stack, stacks
+from ._state import folder_of, fresh_folder, remove_folder
+from ._ways import WAYS, Way
+
+__all__ = ["Running", "bring_down", "bring_up", "logs", "running"]
+
+_READY_WITHIN_S: Final = 90.0
+_LOG_LINES: Final = 40
+Say = Callable[[str], None]
+
+
+@frozen
+class Running:
+    """A stack that is up.
+
+    Attributes:
+        stack: What the manifest says of it.
+        port: Where on 127.0.0.1 one comes in.
+        announced: What the daemon there said.
+        folder: Keys, passwords and settings for clients.
+    """
+
+    stack: Stack
+    port: int
+    announced: str
+    folder: Path
+
+    @property
+    def container(self) -> str:
+        """The name of the container in which the jobs run."""
+        return name_of(self.stack)
+
+
+def bring_up(engine: Engine, stack: Stack, say: Say) -> Running:
+    """Start a stack and wait until it is ready; one that is up with the same image stays as it is.
+
+    Raises:
+        StackError: It does not come up; with the logs of its containers.
+    """
+    image = image_for(engine, stack, say)
+    try:
+        there = running(engine, stack)
+    except StackError:
+        there = None
+    if there is not None and _image_of(engine, there.container) == image:
+        return there
+    _remove(engine, stack.id)
+    folder = fresh_folder(stack.id)
+    way = WAYS[stack.way]
+    containers = way.containers(stack, folder)
+    try:
+        for container in containers:
+            _start(engine, stack, image, container)
+        port = _published(engine, containers[0])
+        announced = _wait(engine, stack, way, port, [one.name for one in containers])
+    except StackError as error:
+        told = "\n".join(logs(engine, stack, lines=_LOG_LINES))
+        _remove(engine, stack.id)
+        raise StackError(f"{stack.id}: {error}\n{told}".rstrip()) from None
+    way.describe(stack, folder, port)
+    state = {"port": port, "announced": announced, "image": image}
+    (folder / "state.json").write_text(json.dumps(state))
+    return Running(stack, port, announced, folder)
+
+
+def _start(engine: Engine, stack: Stack, image: str, container: Container) -> None:
+    options = ["--name", container.name, "--label", f"{LABEL}={stack.id}", *engine.limits]
+    if container.publish is not None:
+        options += ["--hostname", stack.id, "--publish", f"127.0.0.1::{container.publish}"]
+    engine.run("create", *options, *container.options, image)
+    with tempfile.TemporaryDirectory(prefix="intercede-stacks-") as place:
+        for mode, files in ((0o600, container.files), (0o644, container.public)):
+            for name, content in files.items():
+                path = Path(place, "stack", name)
+                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                path.touch(mode)
+                path.chmod(mode)
+                path.write_text(content)
+        engine.run("cp", f"{place}/stack", f"{container.name}:/")
+    engine.run("start", container.name)
+
+
+def _published(engine: Engine, container: Container) -> int:
+    said = engine.run("port", container.name, f"{container.publish}/tcp")
+    return int(said.split()[0].rpartition(":")[2])
+
+
+def _wait(engine: Engine, stack: Stack, way: Way, port: int, names: list[str]) -> str:
+    """Wait until everything answers; return what the daemon says it is."""
+    deadline = time.monotonic() + _READY_WITHIN_S
+    why = "it did not answer"
+    while time.monotonic() < deadline:
+        for name in names:
+            if engine.run("inspect", "--format", "{{.State.Running}}", name).strip() != "true":
+                raise StackError(f"{name} has ended")
+        try:
+            announced = way.announced(port)
+            if stack.ready:
+                engine.run("exec", name_of(stack), "sh", "-c", stack.ready, timeout_s=30)
+        except (OSError, StackError) as error:
+            why = str(error)
+            time.sleep(0.2)
+            continue
+        if stack.version not in announced:
+            raise StackError(
+                f"{announced!r} is not the version {stack.version!r} of the manifest: correct stacks.toml"
+            )
+        return announced
+    raise StackError(f"not ready within {_READY_WITHIN_S:g} s: {why}")
+
+
+def _image_of(engine: Engine, container: str) -> str:
+    return engine.run("inspect", "--format", "{{.Config.Image}}", container).strip()
+
+
+def running(engine: Engine, stack: Stack) -> Running:
+    """A stack that is up and answers.
+
+    Raises:
+        StackError: It is not, and why.
+    """
+    folder = folder_of(stack.id)
+    try:
+        port = json.loads((folder / "state.json").read_text())["port"]
+        announced = WAYS[stack.way].announced(port)
+    except (OSError, ValueError):
+        raise StackError(f"{stack.id} is not up: stacks up {stack.id}") from None
+    found = {one["Name"].lstrip("/") for one in engine.containers(stack.id)}
+    if name_of(stack) not in found:
+        raise StackError(f"{stack.id} is not up: stacks up {stack.id}")
+    return Running(stack, port, announced, folder)
+
+
+def bring_down(engine: Engine, stack: str) -> bool:
+    """Remove all that a stack has here but its image; whether there was anything."""
+    there = bool(engine.containers(stack)) or folder_of(stack).exists()
+    _remove(engine, stack)
+    remove_folder(stack)
+    return there
+
+
+def _remove(engine: Engine, stack: str) -> None:
+    """Remove the containers, those that share another's network first."""
+    found = engine.containers(stack)
+    guests = [one for one in found if one["HostConfig"]["NetworkMode"].startswith("container:")]
+    hosts = [one for one in found if one not in guests]
+    for some in (guests, hosts):
+        engine.remove(one["Id"] for one in some)
+
+
+def logs(engine: Engine, stack: Stack, lines: int | None = None) -> list[str]:
+    """What the containers have said."""
+    told = []
+    for one in engine.containers(stack.id):
+        options = [] if lines is None else ["--tail", str(lines)]
+        done = subprocess.run(
+            [*engine.command, "logs", *options, one["Id"]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=False,
+        )
+        told += [f"--- {one['Name'].lstrip('/')} ({one['State']['Status']})", done.stdout.rstrip()]
+    return told
+
+
+def left_over(engine: Engine) -> list[str]:
+    """Stacks that have containers here, also such as the manifest no longer knows."""
+    ids = {str(one["Config"]["Labels"][LABEL]) for one in engine.containers()}
+    return sorted(ids, key=lambda one: (list(stacks()).index(one) if one in stacks() else -1, one))
