@@ -21,10 +21,12 @@ from ._errors import StackError
 from ._life import bring_down, bring_up, left_over, logs, running
 from ._manifest import Stack, chosen, stacks
 from ._state import locked
+from ._testing import held, table
 
 
 def main(argv: Sequence[str]) -> int:
     """Do what is asked; return the exit code."""
+    argv, options = _split(argv)
     parser = argparse.ArgumentParser(
         prog="stacks", description="Real daemons in containers.", allow_abbrev=False
     )
@@ -43,10 +45,19 @@ def main(argv: Sequence[str]) -> int:
             return _down(engine, [stack.id for stack in some])
         if asked.do == "logs":
             return _logs(engine, some)
-        return _up(engine, some)
+        if asked.do == "up":
+            return _up(engine, some)
+        return _test(engine, some, options)
     except StackError as error:
         print(f"stacks: {error}", file=sys.stderr)
         return 1
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is for us, and what is for pytest."""
+    words = list(argv)
+    at = words.index("--") if "--" in words else len(words)
+    return words[:at], words[at + 1 :]
 
 
 def _up(engine: Engine, some: Sequence[Stack]) -> int:
@@ -85,6 +96,15 @@ def _logs(engine: Engine, some: Sequence[Stack]) -> int:
     for stack in some:
         print("\n".join(logs(engine, stack)) or f"{stack.id} has no containers")
     return 0
+
+
+def _test(engine: Engine, some: Sequence[Stack], options: Sequence[str]) -> int:
+    all_found = []
+    for stack in some:
+        _up(engine, [stack])
+        all_found.append(held(stack, options))
+    print("", *table(all_found), sep="\n")
+    return 1 if any(found.code for found in all_found) else 0
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ class Container:
         files: What is put into it beneath /stack before it starts: contents by relative path, readable by root only.
         public: The same, readable by all.
         publish: The port that is published on 127.0.0.1 under a number that is free; None: none.
+        ready: A command of its shell that succeeds when it is ready; empty: there is none.
         options: More options of `run`.
     """
 
@@ -30,4 +31,5 @@ class Container:
     files: dict[str, str] = field(repr=False, factory=dict)
     public: dict[str, str] = field(factory=dict)
     publish: int | None = None
+    ready: str = ""
     options: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -70,7 +70,7 @@ def bring_up(engine: Engine, stack: Stack, say: Say) -> Running:
         for container in containers:
             _start(engine, stack, image, container)
         port = _published(engine, containers[0])
-        announced = _wait(engine, stack, way, port, [one.name for one in containers])
+        announced = _wait(engine, stack, way, port, containers)
     except StackError as error:
         told = "\n".join(logs(engine, stack, lines=_LOG_LINES))
         _remove(engine, stack.id)
@@ -85,6 +85,8 @@ def _start(engine: Engine, stack: Stack, image: str, container: Container) -> No
     options = ["--name", container.name, "--label", f"{LABEL}={stack.id}", *engine.limits]
     if container.publish is not None:
         options += ["--hostname", stack.id, "--publish", f"127.0.0.1::{container.publish}"]
+    if container.name == name_of(stack):
+        options += stack.options
     engine.run("create", *options, *container.options, image)
     with tempfile.TemporaryDirectory(prefix="intercede-stacks-") as place:
         for mode, files in ((0o600, container.files), (0o644, container.public)):
@@ -103,18 +105,24 @@ def _published(engine: Engine, container: Container) -> int:
     return int(said.split()[0].rpartition(":")[2])
 
 
-def _wait(engine: Engine, stack: Stack, way: Way, port: int, names: list[str]) -> str:
+def _wait(
+    engine: Engine, stack: Stack, way: Way, port: int, containers: Sequence[Container]
+) -> str:
     """Wait until everything answers; return what the daemon says it is."""
     deadline = time.monotonic() + _READY_WITHIN_S
     why = "it did not answer"
     while time.monotonic() < deadline:
-        for name in names:
-            if engine.run("inspect", "--format", "{{.State.Running}}", name).strip() != "true":
-                raise StackError(f"{name} has ended")
+        for one in containers:
+            if engine.run("inspect", "--format", "{{.State.Running}}", one.name).strip() != "true":
+                raise StackError(f"{one.name} has ended")
         try:
             announced = way.announced(port)
-            if stack.ready:
-                engine.run("exec", name_of(stack), "sh", "-c", stack.ready, timeout_s=30)
+            for name, ready in [
+                *((c.name, c.ready) for c in containers),
+                (name_of(stack), stack.ready),
+            ]:
+                if ready:
+                    engine.run("exec", name, "sh", "-c", ready, timeout_s=30)
         except (OSError, StackError) as error:
             why = str(error)
             time.sleep(0.2)

@@ -38,6 +38,7 @@ class Stack:
         seconds: How long a trivial command or job takes, as seen by the suite.
         contracts: What the suite holds it to.
         scheduler: The scheduler's part of the backend's configuration.
+        narrow: The same where one job runs at a time; empty: there is no such thing.
         account: Whose login the suite uses for everything.
         logins: Further accounts, on which it tries rule X1.
         sshd: Lines of sshd_config, which come first and so win over the recipe's.
@@ -57,6 +58,7 @@ class Stack:
     seconds: float = 0.5
     contracts: tuple[str, ...] = ("transport", "backend")
     scheduler: Mapping[str, Any] = field(factory=lambda: {"type": "direct", "slots": 100})
+    narrow: Mapping[str, Any] = field(factory=lambda: {"type": "direct", "slots": 1})
     account: str = "bash"
     logins: tuple[str, ...] = ()
     sshd: tuple[str, ...] = ()

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import asyncssh
 
+from intercede.core import CredentialProvider, Password, SSHKey
+from intercede.toolkit import FileCredentials
+
 from ._container import Container, name_of
 from ._manifest import Stack
 from ._state import write_private
 
-__all__ = ["HOMES", "announced", "config_for", "containers", "describe"]
+__all__ = ["HOMES", "announced", "config_for", "containers", "credentials_for", "describe"]
 
 #: The accounts of the recipe `ssh` and their homes; one has no key, only a password.
 HOMES: Final[Mapping[str, str]] = {
@@ -42,6 +46,8 @@ UsePAM yes
 KbdInteractiveAuthentication no
 LogLevel VERBOSE
 """
+#: Whether somebody listens, as bash can tell.
+_LISTENING: Final = "bash -c ': < /dev/tcp/127.0.0.1/{port}'"
 _SFTP: Final = "Subsystem sftp /usr/lib/openssh/sftp-server\n"
 
 
@@ -51,13 +57,12 @@ def containers(stack: Stack, folder: Path) -> list[Container]:
     password = secrets.token_urlsafe(18)
     write_private(folder / "password", f"{password}\n")
     found: list[Container] = []
-    for number in range(stack.jumps + 1):
-        last = number == stack.jumps
-        name = name_of(stack, "" if last else f"jump{number + 1}")
-        lines = list(stack.sshd) if last else []
+    for number, (name, port) in enumerate(_daemons(stack)):
+        own = name == name_of(stack)
+        lines = list(stack.sshd) if own else []
         if number:
-            lines.append(f"ListenAddress 127.0.0.1:{_INNER_PORT + number - 1}")
-        settings = _SETTINGS.format(lines="\n".join(lines)) + _SFTP * (stack.sftp or not last)
+            lines.append(f"ListenAddress 127.0.0.1:{port}")
+        settings = _SETTINGS.format(lines="\n".join(lines)) + _SFTP * (stack.sftp or not own)
         found.append(
             Container(
                 name,
@@ -67,17 +72,22 @@ def containers(stack: Stack, folder: Path) -> list[Container]:
                 },
                 public={
                     "sshd_config": settings,
-                    "prepare": stack.prepare if last else "",
+                    "prepare": stack.prepare if own else "",
                     **{f"keys/{user}": key for user in HOMES if user != _WITHOUT_KEY},
                 },
-                publish=None if number else 22,
-                options=(
-                    *(("--network", f"container:{found[0].name}") if number else ()),
-                    *(stack.options if last else ()),
-                ),
+                publish=None if number else port,
+                ready=_LISTENING.format(port=port) if number else "",
+                options=("--network", f"container:{found[0].name}") if number else (),
             )
         )
     return found
+
+
+def _daemons(stack: Stack) -> Iterator[tuple[str, int]]:
+    """The containers, the stack's own last, and where each sshd listens in the network that they share."""
+    for number in range(stack.jumps):
+        yield name_of(stack, f"jump{number + 1}"), _INNER_PORT + number - 1 if number else 22
+    yield name_of(stack), _INNER_PORT + stack.jumps - 1 if stack.jumps else 22
 
 
 def _key(path: Path) -> str:
@@ -113,35 +123,39 @@ def announced(port: int, timeout_s: float = 5.0) -> str:
     return said.partition(b"\n")[0].strip().decode(errors="replace")
 
 
-def places(stack: Stack, port: int) -> Iterator[tuple[str, int]]:
-    """The container and the port of each sshd on the way, the stack's own last."""
-    for number in range(stack.jumps + 1):
-        role = "" if number == stack.jumps else f"jump{number + 1}"
-        yield name_of(stack, role), _INNER_PORT + number - 1 if number else port
-
-
 def config_for(stack: Stack, folder: Path, port: int, account: str) -> dict[str, Any]:
     """The transport's configuration for one account."""
     *jumps, own = (
-        {"host": "127.0.0.1", "port": number, "known_hosts": str(folder / "known_hosts")}
-        for _, number in places(stack, port)
+        {"host": "127.0.0.1", "port": at, "host_keys": [_public_key(folder, name)]}
+        for name, at in _reached(stack, port)
     )
-    config: dict[str, Any] = {"type": "ssh", **own, "user": account, "auth": _auth(account)}
+    auth = "password" if account == _WITHOUT_KEY else "key"
+    config: dict[str, Any] = {"type": "ssh", **own, "user": account, "auth": auth}
     if jumps:
-        config["jump"] = [{**jump, "user": "plain", "auth": "key"} for jump in jumps]
+        config["jump"] = [{**jump, "user": "plain"} for jump in jumps]
     return config
 
 
-def _auth(account: str) -> str:
-    return "password" if account == _WITHOUT_KEY else "key"
+def credentials_for(folder: Path) -> Callable[[], CredentialProvider]:
+    """Makes a provider of what this start of the stack takes."""
+    return partial(FileCredentials, {SSHKey: folder / "key", Password: folder / "password"})
+
+
+def _reached(stack: Stack, port: int) -> Iterator[tuple[str, int]]:
+    """The containers, and where a client reaches each sshd: the first on this machine, each other from the one before."""
+    for number, (name, inner) in enumerate(_daemons(stack)):
+        yield name, inner if number else port
+
+
+def _public_key(folder: Path, name: str) -> str:
+    return " ".join((folder / f"{name}.pub").read_text().split()[:2])
 
 
 def describe(stack: Stack, folder: Path, port: int) -> None:
     """Write what clients need: known_hosts, and an ssh_config for people."""
     lines = []
-    for name, number in places(stack, port):
-        public = (folder / f"{name}.pub").read_text().split()[:2]
-        lines.append(f"[127.0.0.1]:{number} {' '.join(public)}")
+    for name, at in _reached(stack, port):
+        lines.append(f"[127.0.0.1]:{at} {_public_key(folder, name)}")
     write_private(folder / "known_hosts", "\n".join(lines) + "\n")
     write_private(folder / "ssh_config", "\n".join(_ssh_config(stack, folder, port)) + "\n")
 
@@ -149,9 +163,9 @@ def describe(stack: Stack, folder: Path, port: int) -> None:
 def _ssh_config(stack: Stack, folder: Path, port: int) -> Sequence[str]:
     lines: list[str] = []
     before = ""
-    for name, number in places(stack, port):
+    for name, at in _reached(stack, port):
         host = name.removeprefix("intercede-")
-        lines += [f"Host {host}", "  HostName 127.0.0.1", f"  Port {number}"]
+        lines += [f"Host {host}", "  HostName 127.0.0.1", f"  Port {at}"]
         lines += [f"  ProxyJump {before}"] if before else []
         before = f"plain@{host}"
     return [
