@@ -85,10 +85,10 @@ def _status(engine: Engine) -> int:
         try:
             there = running(engine, stack)
         except StackError:
-            state = "-"
+            where, announced = "-", f"({stack.version})"
         else:
-            state = f"127.0.0.1:{there.port} {there.announced}"
-        print(f"{stack.id:<{width}}  {state:<45}  {stack.summary}")
+            where, announced = f"127.0.0.1:{there.port}", there.announced.partition(" ")[0]
+        print(f"{stack.id:<{width}}  {where:<15}  {announced:<21}  {stack.summary}")
     return 0
 
 

@@ -26,7 +26,8 @@ __all__ = ["RECIPES", "image_for", "recipe_hash"]
 RECIPES: Final = Path(__file__).with_name("recipes")
 _PREFIX: Final = "localhost/intercede-stacks"
 _PULLED: Final = "docker.io/library/debian:{suite}-slim"
-_PULL_TIMEOUT_S: Final = 180.0
+#: Seconds until a registry counts as out of reach; what it then pulls may take longer.
+_ASK_TIMEOUT_S: Final = 20.0
 _BUILD_TIMEOUT_S: Final = 900.0
 _SCRIPTS: Final = Path("/usr/share/debootstrap/scripts")
 #: What is this machine's own, or of use to nobody.
@@ -103,7 +104,8 @@ def _base(engine: Engine, suite: str, say: Say) -> str:
     begun = time.monotonic()
     pulled = _PULLED.format(suite=suite)
     try:
-        engine.run("pull", "--quiet", pulled, timeout_s=_PULL_TIMEOUT_S)
+        engine.run("manifest", "inspect", pulled, timeout_s=_ASK_TIMEOUT_S)
+        engine.run("pull", "--quiet", pulled, timeout_s=_BUILD_TIMEOUT_S)
     except StackError as error:
         refused = str(error).splitlines()[-1]
         _bootstrap(engine, suite, name, f"{pulled} cannot be pulled ({refused})")

@@ -16,11 +16,11 @@ from ._container import Container, name_of
 from ._engine import LABEL, Engine
 from ._errors import StackError
 from ._images import image_for
-from ._manifest import Stack, stacks
-from ._state import folder_of, fresh_folder, remove_folder
+from ._manifest import Stack
+from ._state import folder_of, folders, fresh_folder, remove_folder
 from ._ways import WAYS, Way
 
-__all__ = ["Running", "bring_down", "bring_up", "logs", "running"]
+__all__ = ["Running", "bring_down", "bring_up", "left_over", "logs", "running"]
 
 _READY_WITHIN_S: Final = 90.0
 _LOG_LINES: Final = 40
@@ -193,6 +193,6 @@ def logs(engine: Engine, stack: Stack, lines: int | None = None) -> list[str]:
 
 
 def left_over(engine: Engine) -> list[str]:
-    """Stacks that have containers here, also such as the manifest no longer knows."""
+    """Stacks that have containers or a folder here, also such as the manifest no longer knows."""
     ids = {str(one["Config"]["Labels"][LABEL]) for one in engine.containers()}
-    return sorted(ids, key=lambda one: (list(stacks()).index(one) if one in stacks() else -1, one))
+    return sorted(ids | set(folders()))

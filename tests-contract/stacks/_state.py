@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["folder_of", "fresh_folder", "locked", "remove_folder", "write_private"]
+__all__ = ["folder_of", "folders", "fresh_folder", "locked", "remove_folder", "write_private"]
 
 
 def _root() -> Path:
@@ -20,6 +20,11 @@ def _root() -> Path:
 def folder_of(stack: str) -> Path:
     """What belongs to this start of a stack."""
     return _root() / stack
+
+
+def folders() -> list[str]:
+    """The stacks that have a folder."""
+    return sorted(place.name for place in _root().glob("*") if place.is_dir())
 
 
 def fresh_folder(stack: str) -> Path:

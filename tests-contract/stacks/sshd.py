@@ -52,12 +52,15 @@ class Sshd:
 
     Attributes:
         folder: Where its files are: `host_key`, `user_key`, `known_hosts`, `authorized_keys`, `log`, with `.pub` beside the keys.
+        home: What its sessions have as HOME, with a blank in its name: no profile of the account is read, unless a test writes one there.
         port: Where it listens, also after a restart.
         user: Whom it lets in.
     """
 
     def __init__(self, lines: Sequence[str] = (), *, sftp: bool = True) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="intercede-sshd-"))
+        self.home = self.folder / "home of tests"
+        self.home.mkdir(mode=0o700)
         self.port = free_port()
         self.user = pwd.getpwuid(os.geteuid()).pw_name
         self._lines = [*lines, *(["Subsystem sftp internal-sftp"] if sftp else [])]
@@ -133,6 +136,7 @@ class Sshd:
             "\n".join(self._lines)
             + f"\n{_LINES}Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\n"
             f"AuthorizedKeysFile {folder}/authorized_keys\nPidFile none\n"
+            f'SetEnv "HOME={self.home}"\n'
         )
         command = [_sshd(), "-D", "-f", str(config), "-E", str(folder / "log")]
         self._daemon = subprocess.Popen(
