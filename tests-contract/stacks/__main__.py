@@ -6,7 +6,7 @@
     python -m stacks logs ID...      what their containers have said
     python -m stacks test ID...      hold what comes in by each stack to the contract suite; starts what is not up
 
-`--all` instead of ids means all stacks; after `--` come options of pytest.
+`--all` instead of ids means all stacks, `-n 2` two processes for the tests of one stack; after `--` come options of pytest.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("do", choices=["up", "down", "status", "logs", "test"])
     parser.add_argument("ids", nargs="*", metavar="ID", help="which stacks")
     parser.add_argument("--all", action="store_true", help="all stacks")
+    parser.add_argument("-n", metavar="N", help="test: this many processes, or auto")
     asked = parser.parse_args(argv)
     try:
         engine = find_engine()
@@ -47,7 +48,8 @@ def main(argv: Sequence[str]) -> int:
             return _logs(engine, some)
         if asked.do == "up":
             return _up(engine, some)
-        return _test(engine, some, options)
+        workers = ["-n", asked.n] if asked.n else []
+        return _test(engine, some, [*workers, *options])
     except StackError as error:
         print(f"stacks: {error}", file=sys.stderr)
         return 1

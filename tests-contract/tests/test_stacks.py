@@ -1,6 +1,7 @@
 """The tool that runs real daemons, as far as it can be seen without any: what it reads, writes, hashes and says."""
 
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -49,6 +50,13 @@ def test_what_a_stack_names_is_there(one: Stack) -> None:
     assert set(one.contracts) <= {"transport", "backend"}
     assert {one.account, *one.logins} <= set(_ssh.HOMES)
     registry.scheduler(dict(one.scheduler))
+
+
+def test_the_page_about_stacks_lists_those_that_there_are() -> None:
+    page = (HERE.parent / "docs" / "stacks.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall("`([a-z-]+)`", row.split("|")[1])]
+    assert named == [one.id for one in ALL]
 
 
 def test_each_suite_makes_a_stack_with_what_holds_for_it_alone() -> None:
