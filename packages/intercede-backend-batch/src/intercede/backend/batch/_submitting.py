@@ -43,7 +43,7 @@ from intercede.toolkit import (
 from . import _sandbox as sandbox
 from ._attempts import Attempts, make_handle, read_frames, read_natives
 from ._host import Host, refused_root, shown
-from ._staging import Source, collect_sources, generated_files, tar_stream
+from ._staging import Source, collect_sources, generated_files, plain_unpack, tar_stream
 
 __all__ = ["dry_run", "find", "submit"]
 
@@ -74,9 +74,11 @@ async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars])
     batch, sources, directories = await _plan(host, spec, variants)
     files = _generated(host, batch, variants)
     end_mark = Script().nonce
-    stream = tar_stream(sources, directories, files, end_mark)
+    tarred = host.tar != sandbox.TAR_NONE
+    stream = tar_stream(sources, directories, files, end_mark, tarred=tarred)
+    unpack = sandbox.UNPACK_TAR if tarred else plain_unpack(sources, directories, files, end_mark)
     try:
-        await _stage(host, batch, stream, end_mark)
+        await _stage(host, batch, stream, end_mark, unpack)
     except BaseException:
         await _clear_up(host, batch.submission)
         raise
@@ -147,11 +149,11 @@ def _generated(
 
 
 async def _stage(
-    host: Host, batch: StagedBatch, stream: AsyncIterator[bytes], end_mark: str
+    host: Host, batch: StagedBatch, stream: AsyncIterator[bytes], end_mark: str, unpack: str
 ) -> None:
     script = Script()
     script.add(sandbox.make_root(host.root))
-    script.add(sandbox.stage(batch.submission, len(batch.copies), end_mark))
+    script.add(sandbox.stage(batch.submission, len(batch.copies), end_mark, unpack))
     command = script.command(timeout_s=host.config.transfer_timeout_s)
     answer = bytearray()
     async with host.transport.stream(command, stream) as process:
