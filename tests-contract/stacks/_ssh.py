@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import asyncssh
 
+from intercede.contract import Relay
 from intercede.core import CredentialProvider, Password, SSHKey
 from intercede.toolkit import FileCredentials
 
@@ -22,7 +23,16 @@ from ._container import Container, name_of
 from ._manifest import Stack
 from ._state import write_private
 
-__all__ = ["HOMES", "announced", "config_for", "containers", "credentials_for", "describe"]
+__all__ = [
+    "HOMES",
+    "announced",
+    "config_for",
+    "containers",
+    "credentials_for",
+    "describe",
+    "server",
+    "through",
+]
 
 #: The accounts of the recipe `ssh` and their homes; one has no key, only a password.
 HOMES: Final[Mapping[str, str]] = {
@@ -139,6 +149,21 @@ def config_for(stack: Stack, folder: Path, port: int, account: str) -> dict[str,
 def credentials_for(folder: Path) -> Callable[[], CredentialProvider]:
     """Makes a provider of what this start of the stack takes."""
     return partial(FileCredentials, {SSHKey: folder / "key", Password: folder / "password"})
+
+
+def server(config: Mapping[str, Any]) -> tuple[str, int]:
+    """Where a client with this configuration goes first."""
+    first = config["jump"][0] if "jump" in config else config
+    return first["host"], first["port"]
+
+
+def through(config: Mapping[str, Any], relay: Relay) -> Mapping[str, Any]:
+    """The configuration of a client that goes there by a relay."""
+    at = {"host": relay.host, "port": relay.port}
+    if "jump" not in config:
+        return {**config, **at}
+    first, *others = config["jump"]
+    return {**config, "jump": [{**first, **at}, *others]}
 
 
 def _reached(stack: Stack, port: int) -> Iterator[tuple[str, int]]:

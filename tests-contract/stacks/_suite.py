@@ -9,6 +9,7 @@ from intercede.contract import RelayFaults, Resource, TransportResource
 
 from . import _ssh
 from ._engine import find_engine
+from ._faults import StackFaults
 from ._life import Running, running
 from ._manifest import stacks
 from ._probe import ShellProbe
@@ -29,8 +30,7 @@ def transport(name: str) -> TransportResource:
         seconds=stack.seconds,
         logins={account: _config(there, account) for account in stack.logins},
         probe=_probe(there),
-        # A relay stands before the last host, not before the first of several.
-        faults=None if stack.jumps else RelayFaults(credentials),
+        faults=RelayFaults(credentials, _ssh.through, _ssh.server),
         credentials=credentials,
     )
 
@@ -40,6 +40,8 @@ def backend(name: str) -> Resource:
     there = _there(name)
     stack = there.stack
     root = _root(there)
+    probe = _probe(there)
+    credentials = _ssh.credentials_for(there.folder)
     shared: Mapping[str, Any] = {
         "transport": _config(there, stack.account),
         "scheduler": stack.scheduler,
@@ -56,8 +58,9 @@ def backend(name: str) -> Resource:
             "files": {**alone, "output_max_files": 20},
             "seconds": {**alone, "output_max_s": 0.2},
         },
-        probe=_probe(there),
-        credentials=_ssh.credentials_for(there.folder),
+        probe=probe,
+        faults=StackFaults(credentials, probe),
+        credentials=credentials,
     )
 
 

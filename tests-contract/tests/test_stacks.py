@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from intercede.contract import Relay
 from intercede.core import registry
 from stacks import _manifest, _packages, _ssh
 from stacks._container import name_of
@@ -267,6 +268,19 @@ def test_the_transport_takes_what_a_stack_tells_of_it(tmp_path: Path, account: s
     assert config["auth"] == ("password" if account == "password" else "key")
     assert [jump["port"] for jump in config["jump"]] == [4022]
     registry.transport(config, _ssh.credentials_for(tmp_path)())
+
+
+@pytest.mark.parametrize("jumps", [0, 2])
+async def test_a_relay_stands_before_the_first_host_on_the_way(tmp_path: Path, jumps: int) -> None:
+    one = stack(jumps=jumps)
+    _ssh.containers(one, tmp_path)
+    config = _ssh.config_for(one, tmp_path, 4022, "bash")
+    assert _ssh.server(config) == ("127.0.0.1", 4022)
+    async with Relay(4022) as relay:
+        by_relay = _ssh.through(config, relay)
+        assert _ssh.server(by_relay) == (relay.host, relay.port)
+        assert [jump["port"] for jump in by_relay.get("jump", [])] == [relay.port, 2201][:jumps]
+    assert by_relay["host_keys"] == config["host_keys"]
 
 
 @contextmanager

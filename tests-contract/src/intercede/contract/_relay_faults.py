@@ -39,21 +39,28 @@ def _through(config: Mapping[str, Any], relay: Relay) -> Mapping[str, Any]:
     return {**config, "host": relay.host, "port": relay.port}
 
 
+def _server(config: Mapping[str, Any]) -> tuple[str, int]:
+    return config.get("host", Relay.host), config["port"]
+
+
 class RelayFaults:
     """What `TransportResource.faults` may be.
 
     Args:
         credentials: Makes a provider for `registry.transport`.
         through: From the configuration, the one that goes by the relay; without it its `host` and `port` are replaced.
+        server: From the configuration, the host and port that the relay stands before; without it its `host` and `port`.
     """
 
     def __init__(
         self,
         credentials: Callable[[], CredentialProvider] | None = None,
         through: Callable[[Mapping[str, Any], Relay], Mapping[str, Any]] = _through,
+        server: Callable[[Mapping[str, Any]], tuple[str, int]] = _server,
     ) -> None:
         self._credentials = credentials
         self._through = through
+        self._server = server
 
     @asynccontextmanager
     async def unreachable(self, config: str | Mapping[str, Any]) -> AsyncIterator[Transport]:
@@ -111,8 +118,9 @@ class RelayFaults:
         """A transport that goes by a relay, and has been used."""
         if isinstance(config, str) or "port" not in config:
             raise LookupError("a configuration that names the port")
+        host, port = self._server(config)
         async with (
-            Relay(config["port"], config.get("host", Relay.host)) as relay,
+            Relay(port, host) as relay,
             self._opened(self._through(config, relay)) as transport,
         ):
             await transport.run(Command(("true",)))
