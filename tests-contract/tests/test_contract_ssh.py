@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from intercede.contract import LocalProbe, TransportContract, TransportResource
+from intercede.contract import LocalProbe, RelayFaults, TransportContract, TransportResource
 from stacks.sshd import Sshd
 
 
@@ -16,10 +16,12 @@ def host(request: pytest.FixtureRequest) -> Iterator[None]:
     """An sshd for all tests of a class."""
     with Sshd(request.cls.lines, sftp=request.cls.sftp) as sshd:
         request.cls.resource = TransportResource(
-            config=sshd.config,
+            # The key is pinned since the relay of the faults listens on another port.
+            config={**sshd.config, "host_keys": [sshd.host_key], "connect_timeout_s": 3.0},
             credentials=sshd.credentials,
             seconds=1.0,
             probe=LocalProbe(tempfile.gettempdir()),
+            faults=RelayFaults(sshd.credentials),
         )
         yield
 
