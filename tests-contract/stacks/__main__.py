@@ -36,9 +36,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("-n", metavar="N", help="test: this many processes, or auto")
     asked = parser.parse_args(argv)
     try:
-        engine = find_engine()
         if asked.do == "status":
-            return _status(engine)
+            return _status()
+        engine = find_engine()
         if asked.do == "down" and asked.all:
             return _down(engine, left_over(engine))
         some = chosen(asked.ids, everything=asked.all)
@@ -81,16 +81,16 @@ def _down(engine: Engine, ids: Sequence[str]) -> int:
     return 0
 
 
-def _status(engine: Engine) -> int:
+def _status() -> int:
     width = max(len(name) for name in stacks())
     for stack in stacks().values():
         try:
-            there = running(engine, stack)
+            there = running(stack)
         except StackError:
             where, announced = "-", f"({stack.version})"
         else:
             where, announced = f"127.0.0.1:{there.port}", there.announced.partition(" ")[0]
-        print(f"{stack.id:<{width}}  {where:<15}  {announced:<21}  {stack.summary}")
+        print(f"{stack.id:<{width}}  {where:<15}  {announced:<22}  {stack.summary}")
     return 0
 
 

@@ -29,7 +29,7 @@ from intercede.core import (
     registry,
 )
 
-from . import _ssh
+from ._ways import Way
 
 __all__ = ["StackFaults"]
 
@@ -49,10 +49,12 @@ class StackFaults:
     Args:
         credentials: Makes a provider.
         probe: Looks at the host.
+        way: How one comes in.
     """
 
     credentials: Callable[[], CredentialProvider]
     probe: Probe
+    way: Way
 
     def status_fails(self, config: Mapping[str, Any]) -> AbstractAsyncContextManager[JobBackend]:
         """The command that asks for the state of all jobs fails."""
@@ -74,10 +76,10 @@ class StackFaults:
     @asynccontextmanager
     async def unreachable(self, config: Mapping[str, Any]) -> AsyncIterator[JobBackend]:
         """Nobody listens at the first host on the way."""
-        host, port = _ssh.server(config["transport"])
+        host, port = self.way.server(config["transport"])
         async with Relay(port, host) as relay, self.credentials() as provider:
             relay.refuse()
-            refused = {**config, "transport": _ssh.through(config["transport"], relay)}
+            refused = {**config, "transport": self.way.through(config["transport"], relay)}
             async with registry.backend(refused, provider) as backend:
                 yield backend
 

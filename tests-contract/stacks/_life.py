@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import tempfile
@@ -17,7 +18,7 @@ from ._engine import LABEL, Engine
 from ._errors import StackError
 from ._images import image_for
 from ._manifest import Stack
-from ._state import folder_of, folders, fresh_folder, remove_folder
+from ._state import folder_of, folders, fresh_folder, remove_folder, write_private
 from ._ways import WAYS, Way
 
 __all__ = ["Running", "bring_down", "bring_up", "left_over", "logs", "running"]
@@ -36,12 +37,21 @@ class Running:
         port: Where on 127.0.0.1 one comes in.
         announced: What the daemon there said.
         folder: Keys, passwords and settings for clients.
+        home: The home directory of the stack's account.
+        inputs: The hash of what it was started with.
     """
 
     stack: Stack
     port: int
     announced: str
     folder: Path
+    home: str
+    inputs: str
+
+    @property
+    def way(self) -> Way:
+        """How one comes in."""
+        return WAYS[self.stack.way]
 
     @property
     def container(self) -> str:
@@ -50,17 +60,18 @@ class Running:
 
 
 def bring_up(engine: Engine, stack: Stack, say: Say) -> Running:
-    """Start a stack and wait until it is ready; one that is up with the same image stays as it is.
+    """Start a stack and wait until it is ready; one that is up and would be the same stays as it is.
 
     Raises:
         StackError: It does not come up; with the logs of its containers.
     """
     image = image_for(engine, stack, say)
     try:
-        there = running(engine, stack)
+        there = running(stack)
     except StackError:
         there = None
-    if there is not None and _image_of(engine, there.container) == image:
+    inputs = hashlib.sha256(f"{image} {stack}".encode()).hexdigest()
+    if there is not None and there.inputs == inputs:
         return there
     _remove(engine, stack.id)
     folder = fresh_folder(stack.id)
@@ -76,9 +87,18 @@ def bring_up(engine: Engine, stack: Stack, say: Say) -> Running:
         _remove(engine, stack.id)
         raise StackError(f"{stack.id}: {error}\n{told}".rstrip()) from None
     way.describe(stack, folder, port)
-    state = {"port": port, "announced": announced, "image": image}
-    (folder / "state.json").write_text(json.dumps(state))
-    return Running(stack, port, announced, folder)
+    home = _home(engine, stack)
+    write_private(folder / "state.json", json.dumps({"port": port, "home": home, "inputs": inputs}))
+    return Running(stack, port, announced, folder, home, inputs)
+
+
+def _home(engine: Engine, stack: Stack) -> str:
+    """The home directory of the stack's account."""
+    for line in engine.run("exec", name_of(stack), "cat", "/etc/passwd").splitlines():
+        name, *_, home, _ = line.split(":")
+        if name == stack.account:
+            return home
+    raise StackError(f"{stack.id}: there is no account {stack.account!r} in it")
 
 
 def _start(engine: Engine, stack: Stack, image: str, container: Container) -> None:
@@ -117,12 +137,9 @@ def _wait(
                 raise StackError(f"{one.name} has ended")
         try:
             announced = way.announced(port)
-            for name, ready in [
-                *((c.name, c.ready) for c in containers),
-                (name_of(stack), stack.ready),
-            ]:
-                if ready:
-                    engine.run("exec", name, "sh", "-c", ready, timeout_s=30)
+            for one in containers:
+                if one.ready:
+                    engine.run("exec", one.name, "sh", "-c", one.ready, timeout_s=30)
         except (OSError, StackError) as error:
             why = str(error)
             time.sleep(0.2)
@@ -135,11 +152,7 @@ def _wait(
     raise StackError(f"not ready within {_READY_WITHIN_S:g} s: {why}")
 
 
-def _image_of(engine: Engine, container: str) -> str:
-    return engine.run("inspect", "--format", "{{.Config.Image}}", container).strip()
-
-
-def running(engine: Engine, stack: Stack) -> Running:
+def running(stack: Stack) -> Running:
     """A stack that is up and answers.
 
     Raises:
@@ -147,14 +160,11 @@ def running(engine: Engine, stack: Stack) -> Running:
     """
     folder = folder_of(stack.id)
     try:
-        port = json.loads((folder / "state.json").read_text())["port"]
-        announced = WAYS[stack.way].announced(port)
-    except (OSError, ValueError):
+        state = json.loads((folder / "state.json").read_text())
+        announced = WAYS[stack.way].announced(state["port"])
+        return Running(stack, state["port"], announced, folder, state["home"], state["inputs"])
+    except (OSError, ValueError, KeyError):
         raise StackError(f"{stack.id} is not up: stacks up {stack.id}") from None
-    found = {one["Name"].lstrip("/") for one in engine.containers(stack.id)}
-    if name_of(stack) not in found:
-        raise StackError(f"{stack.id} is not up: stacks up {stack.id}")
-    return Running(stack, port, announced, folder)
 
 
 def bring_down(engine: Engine, stack: str) -> bool:

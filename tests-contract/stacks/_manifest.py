@@ -37,7 +37,7 @@ class Stack:
         ready: A command in the container that succeeds when the daemons are up; empty: the way in is enough.
         seconds: How long a trivial command or job takes, as seen by the suite.
         contracts: What the suite holds it to.
-        scheduler: The scheduler's part of the backend's configuration.
+        scheduler: The scheduler's part of the backend's configuration; empty: the way in is a backend itself.
         narrow: The same where one job runs at a time; empty: there is no such thing.
         account: Whose login the suite uses for everything.
         logins: Further accounts, on which it tries rule X1.

@@ -23,42 +23,27 @@ from ._container import Container, name_of
 from ._manifest import Stack
 from ._state import write_private
 
-__all__ = [
-    "HOMES",
-    "announced",
-    "config_for",
-    "containers",
-    "credentials_for",
-    "describe",
-    "server",
-    "through",
-]
+__all__ = ["announced", "config", "containers", "credentials", "describe", "server", "through"]
 
-#: The accounts of the recipe `ssh` and their homes; one has no key, only a password.
-HOMES: Final[Mapping[str, str]] = {
-    "plain": "/home/plain",
-    "bash": "/home/bash",
-    "dash": "/home/dash",
-    "csh": "/home/csh",
-    "tcsh": "/home/tcsh",
-    "space": "/home/a home with spaces",
-    "password": "/home/password",
-}
+#: The account that takes a password and no key.
 _WITHOUT_KEY: Final = "password"
 #: Where jump hosts' successors listen: the first jump host's loopback.
 _INNER_PORT: Final = 2201
 _SETTINGS: Final = """\
 {lines}
 HostKey /stack/host_key
-AuthorizedKeysFile /stack/keys/%u
+AuthorizedKeysFile /stack/authorized_keys
 PermitUserRC yes
 UsePAM yes
 KbdInteractiveAuthentication no
 LogLevel VERBOSE
+{sftp}
+Match User {without_key}
+PubkeyAuthentication no
 """
 #: Whether somebody listens, as bash can tell.
 _LISTENING: Final = "bash -c ': < /dev/tcp/127.0.0.1/{port}'"
-_SFTP: Final = "Subsystem sftp /usr/lib/openssh/sftp-server\n"
+_SFTP: Final = "Subsystem sftp /usr/lib/openssh/sftp-server"
 
 
 def containers(stack: Stack, folder: Path) -> list[Container]:
@@ -72,7 +57,14 @@ def containers(stack: Stack, folder: Path) -> list[Container]:
         lines = list(stack.sshd) if own else []
         if number:
             lines.append(f"ListenAddress 127.0.0.1:{port}")
-        settings = _SETTINGS.format(lines="\n".join(lines)) + _SFTP * (stack.sftp or not own)
+        ready = [_LISTENING.format(port=port)] if number else []
+        if own and stack.ready:
+            ready.append(stack.ready)
+        settings = _SETTINGS.format(
+            lines="\n".join(lines),
+            sftp=_SFTP if stack.sftp or not own else "",
+            without_key=_WITHOUT_KEY,
+        )
         found.append(
             Container(
                 name,
@@ -83,10 +75,10 @@ def containers(stack: Stack, folder: Path) -> list[Container]:
                 public={
                     "sshd_config": settings,
                     "prepare": stack.prepare if own else "",
-                    **{f"keys/{user}": key for user in HOMES if user != _WITHOUT_KEY},
+                    "authorized_keys": key,
                 },
                 publish=None if number else port,
-                ready=_LISTENING.format(port=port) if number else "",
+                ready=" && ".join(ready),
                 options=("--network", f"container:{found[0].name}") if number else (),
             )
         )
@@ -133,37 +125,37 @@ def announced(port: int, timeout_s: float = 5.0) -> str:
     return said.partition(b"\n")[0].strip().decode(errors="replace")
 
 
-def config_for(stack: Stack, folder: Path, port: int, account: str) -> dict[str, Any]:
+def config(stack: Stack, folder: Path, port: int, account: str) -> dict[str, Any]:
     """The transport's configuration for one account."""
     *jumps, own = (
         {"host": "127.0.0.1", "port": at, "host_keys": [_public_key(folder, name)]}
         for name, at in _reached(stack, port)
     )
     auth = "password" if account == _WITHOUT_KEY else "key"
-    config: dict[str, Any] = {"type": "ssh", **own, "user": account, "auth": auth}
+    told: dict[str, Any] = {"type": "ssh", **own, "user": account, "auth": auth}
     if jumps:
-        config["jump"] = [{**jump, "user": "plain"} for jump in jumps]
-    return config
+        told["jump"] = [{**jump, "user": "plain"} for jump in jumps]
+    return told
 
 
-def credentials_for(folder: Path) -> Callable[[], CredentialProvider]:
+def credentials(folder: Path) -> Callable[[], CredentialProvider]:
     """Makes a provider of what this start of the stack takes."""
     return partial(FileCredentials, {SSHKey: folder / "key", Password: folder / "password"})
 
 
-def server(config: Mapping[str, Any]) -> tuple[str, int]:
+def server(told: Mapping[str, Any]) -> tuple[str, int]:
     """Where a client with this configuration goes first."""
-    first = config["jump"][0] if "jump" in config else config
+    first = told["jump"][0] if "jump" in told else told
     return first["host"], first["port"]
 
 
-def through(config: Mapping[str, Any], relay: Relay) -> Mapping[str, Any]:
+def through(told: Mapping[str, Any], relay: Relay) -> Mapping[str, Any]:
     """The configuration of a client that goes there by a relay."""
     at = {"host": relay.host, "port": relay.port}
-    if "jump" not in config:
-        return {**config, **at}
-    first, *others = config["jump"]
-    return {**config, "jump": [{**first, **at}, *others]}
+    if "jump" not in told:
+        return {**told, **at}
+    first, *others = told["jump"]
+    return {**told, "jump": [{**first, **at}, *others]}
 
 
 def _reached(stack: Stack, port: int) -> Iterator[tuple[str, int]]:

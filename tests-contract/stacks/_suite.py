@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from intercede.contract import RelayFaults, Resource, TransportResource
 
-from . import _ssh
 from ._engine import find_engine
 from ._faults import StackFaults
 from ._life import Running, running
@@ -23,30 +22,30 @@ _ROOT: Final = "contract"
 def transport(name: str) -> TransportResource:
     """The stack's way in, with every account that the manifest lists."""
     there = _there(name)
-    stack = there.stack
-    credentials = _ssh.credentials_for(there.folder)
+    stack, way = there.stack, there.way
+    credentials = way.credentials(there.folder)
     return TransportResource(
         config=_config(there, stack.account),
         seconds=stack.seconds,
         logins={account: _config(there, account) for account in stack.logins},
         probe=_probe(there),
-        faults=RelayFaults(credentials, _ssh.through, _ssh.server),
+        faults=RelayFaults(credentials, way.through, way.server),
         credentials=credentials,
     )
 
 
 def backend(name: str) -> Resource:
-    """The stack's way in composed with its scheduler."""
+    """The stack's way in composed with its scheduler; without a scheduler the way in is a backend."""
     there = _there(name)
     stack = there.stack
-    root = _root(there)
-    probe = _probe(there)
-    credentials = _ssh.credentials_for(there.folder)
-    shared: Mapping[str, Any] = {
-        "transport": _config(there, stack.account),
-        "scheduler": stack.scheduler,
-        "root": root,
-    }
+    credentials = there.way.credentials(there.folder)
+    own = _config(there, stack.account)
+    if not stack.scheduler:
+        return Resource(
+            config=own, seconds=stack.seconds, other_process=True, credentials=credentials
+        )
+    root, probe = _root(there), _probe(there)
+    shared = {"transport": own, "scheduler": stack.scheduler, "root": root}
     alone = {**shared, "root": f"{root}/{{unique}}"}
     return Resource(
         config=shared,
@@ -59,21 +58,21 @@ def backend(name: str) -> Resource:
             "seconds": {**alone, "output_max_s": 0.2},
         },
         probe=probe,
-        faults=StackFaults(credentials, probe),
+        faults=StackFaults(credentials, probe, there.way),
         credentials=credentials,
     )
 
 
 def _there(name: str) -> Running:
-    return running(find_engine(), stacks()[name])
+    return running(stacks()[name])
 
 
-def _config(there: Running, account: str) -> dict[str, Any]:
-    return _ssh.config_for(there.stack, there.folder, there.port, account)
+def _config(there: Running, account: str) -> Mapping[str, Any]:
+    return there.way.config(there.stack, there.folder, there.port, account)
 
 
 def _root(there: Running) -> str:
-    return f"{_ssh.HOMES[there.stack.account]}/{_ROOT}"
+    return f"{there.home}/{_ROOT}"
 
 
 def _probe(there: Running) -> ShellProbe:

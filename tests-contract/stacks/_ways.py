@@ -6,9 +6,12 @@ client must be told. A stack that people reach by SSH, whatever runs behind it, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
+
+from intercede.contract import Relay
+from intercede.core import CredentialProvider
 
 from . import _ssh
 from ._container import Container
@@ -29,7 +32,23 @@ class Way(Protocol):
         ...
 
     def describe(self, stack: Stack, folder: Path, port: int) -> None:
-        """Write into the folder what clients need."""
+        """Write into the folder what people need to come in."""
+        ...
+
+    def config(self, stack: Stack, folder: Path, port: int, account: str) -> Mapping[str, Any]:
+        """What the registry is given: of the transport where the stack names a scheduler, else of the backend."""
+        ...
+
+    def credentials(self, folder: Path) -> Callable[[], CredentialProvider]:
+        """Makes a provider of what the daemon takes."""
+        ...
+
+    def server(self, told: Mapping[str, Any]) -> tuple[str, int]:
+        """The host and the port that a client with this configuration turns to first."""
+        ...
+
+    def through(self, told: Mapping[str, Any], relay: Relay) -> Mapping[str, Any]:
+        """The configuration of a client that gets there by a relay."""
         ...
 
 

@@ -49,7 +49,9 @@ def test_what_a_stack_names_is_there(one: Stack) -> None:
     assert (RECIPES / one.recipe / "Containerfile").is_file()
     assert one.way in WAYS
     assert set(one.contracts) <= {"transport", "backend"}
-    assert {one.account, *one.logins} <= set(_ssh.HOMES)
+    accounts = (RECIPES / one.recipe / "accounts").read_text()
+    for account in {one.account, *one.logins}:
+        assert f"\naccount {account} " in accounts
     registry.scheduler(dict(one.scheduler))
 
 
@@ -212,6 +214,7 @@ def test_every_start_has_keys_and_passwords_of_its_own(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         [container] = _ssh.containers(stack(), tmp_path / name)
         secrets |= {*container.files.values(), (tmp_path / name / "key").read_text()}
+        assert set(container.files) == {"host_key", "passwords"}
         assert "PRIVATE" not in "".join(container.public.values())
         assert "PRIVATE" not in repr(container)
     assert len(secrets) == 6
@@ -254,27 +257,33 @@ def test_behind_jump_hosts_only_the_first_is_published(tmp_path: Path) -> None:
     assert own.name == name_of(one)
 
 
+def test_it_is_ready_when_every_daemon_listens_and_its_own_command_succeeds(tmp_path: Path) -> None:
+    first, own = _ssh.containers(stack(jumps=1, ready="squeue"), tmp_path)
+    assert first.ready == ""
+    assert own.ready == "bash -c ': < /dev/tcp/127.0.0.1/2201' && squeue"
+
+
 @pytest.mark.parametrize("sftp", [True, False])
 def test_sftp_is_offered_or_not(tmp_path: Path, sftp: bool) -> None:
     [container] = _ssh.containers(stack(sftp=sftp), tmp_path)
     assert ("Subsystem sftp" in container.public["sshd_config"]) is sftp
 
 
-@pytest.mark.parametrize("account", _ssh.HOMES)
+@pytest.mark.parametrize("account", ["bash", "password"])
 def test_the_transport_takes_what_a_stack_tells_of_it(tmp_path: Path, account: str) -> None:
     one = stack(jumps=1)
     _ssh.containers(one, tmp_path)
-    config = _ssh.config_for(one, tmp_path, 4022, account)
+    config = _ssh.config(one, tmp_path, 4022, account)
     assert config["auth"] == ("password" if account == "password" else "key")
     assert [jump["port"] for jump in config["jump"]] == [4022]
-    registry.transport(config, _ssh.credentials_for(tmp_path)())
+    registry.transport(config, _ssh.credentials(tmp_path)())
 
 
 @pytest.mark.parametrize("jumps", [0, 2])
 async def test_a_relay_stands_before_the_first_host_on_the_way(tmp_path: Path, jumps: int) -> None:
     one = stack(jumps=jumps)
     _ssh.containers(one, tmp_path)
-    config = _ssh.config_for(one, tmp_path, 4022, "bash")
+    config = _ssh.config(one, tmp_path, 4022, "bash")
     assert _ssh.server(config) == ("127.0.0.1", 4022)
     async with Relay(4022) as relay:
         by_relay = _ssh.through(config, relay)
