@@ -26,8 +26,7 @@ __all__ = ["RECIPES", "image_for", "recipe_hash"]
 RECIPES: Final = Path(__file__).with_name("recipes")
 _PREFIX: Final = "localhost/intercede-stacks"
 _PULLED: Final = "docker.io/library/debian:{suite}-slim"
-#: Seconds until a registry counts as out of reach; what it then pulls may take longer.
-_ASK_TIMEOUT_S: Final = 20.0
+_PULL_TIMEOUT_S: Final = 300.0
 _BUILD_TIMEOUT_S: Final = 900.0
 _SCRIPTS: Final = Path("/usr/share/debootstrap/scripts")
 #: What is this machine's own, or of use to nobody.
@@ -41,6 +40,8 @@ _LEFT_OUT: Final = (
     "./var/cache/apt/archives/*.deb",
     "./var/lib/apt/lists/*",
 )
+#: What a registry out of reach made the engine say: it is asked once, and not for every suite.
+_refusals: dict[str, str] = {}
 Say = Callable[[str], None]
 
 
@@ -103,18 +104,25 @@ def _base(engine: Engine, suite: str, say: Say) -> str:
         return name
     begun = time.monotonic()
     pulled = _PULLED.format(suite=suite)
-    try:
-        engine.run("manifest", "inspect", pulled, timeout_s=_ASK_TIMEOUT_S)
-        engine.run("pull", "--quiet", pulled, timeout_s=_BUILD_TIMEOUT_S)
-    except StackError as error:
-        refused = str(error).splitlines()[-1]
-        _bootstrap(engine, suite, name, f"{pulled} cannot be pulled ({refused})")
+    refusal = _refusals.get(engine.program) or _pull(engine, pulled)
+    if refusal:
+        _refusals[engine.program] = refusal
+        _bootstrap(engine, suite, name, f"{pulled} cannot be pulled ({refusal})")
         how = "made with debootstrap"
     else:
         engine.run("tag", pulled, name)
         how = "pulled"
     say(f"{how} {name} in {time.monotonic() - begun:.0f} s")
     return name
+
+
+def _pull(engine: Engine, image: str) -> str:
+    """Pull an image; why not, if it cannot be had."""
+    try:
+        engine.run("pull", "--quiet", image, timeout_s=_PULL_TIMEOUT_S)
+    except StackError as error:
+        return str(error).splitlines()[-1]
+    return ""
 
 
 def _bootstrap(engine: Engine, suite: str, name: str, why: str) -> None:

@@ -21,7 +21,7 @@ from stacks import _manifest, _packages, _ssh
 from stacks._container import name_of
 from stacks._engine import Engine, find_engine
 from stacks._errors import StackError
-from stacks._images import RECIPES, recipe_hash
+from stacks._images import RECIPES, image_for, recipe_hash
 from stacks._manifest import Stack, chosen, stacks
 from stacks._state import fresh_folder, write_private
 from stacks._testing import Found, table
@@ -114,6 +114,61 @@ def test_a_recipe_is_known_by_its_files_their_modes_and_its_base(tmp_path: Path)
 def test_a_recipe_that_is_not_there_is_named() -> None:
     with pytest.raises(StackError, match="no recipe 'nope'"):
         recipe_hash("nope", "base")
+
+
+#: An engine that has no image, and no registry in reach; it writes down what it was asked.
+WITHOUT_REGISTRY = """
+echo "$@" >> "$0.log"
+case $1 in
+  image) exit 1 ;;
+  pull) echo "Trying to pull"; echo "Error: no such host" >&2; exit 125 ;;
+esac
+"""
+
+
+def image(folder: Path, engine: str) -> tuple[str, list[str]]:
+    """Why there is no image, and what the engine was asked."""
+    program(folder, "podman", engine)
+    with pytest.raises(StackError) as caught:
+        image_for(Engine(str(folder / "podman")), stack(), lambda _: None)
+    return str(caught.value), (folder / "podman.log").read_text().splitlines()
+
+
+def test_without_a_registry_only_root_can_make_a_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    why, asked = image(tmp_path, WITHOUT_REGISTRY)
+    assert why == (
+        "docker.io/library/debian:bookworm-slim cannot be pulled (Error: no such host), and only root can make it"
+        " with debootstrap: run this as root"
+    )
+    assert "pull --quiet docker.io/library/debian:bookworm-slim" in asked
+    _, asked = image(tmp_path, WITHOUT_REGISTRY)
+    assert len([line for line in asked if line.startswith("pull")]) == 1
+
+
+def test_without_a_registry_and_debootstrap_it_is_said_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with only(tmp_path / "bin", monkeypatch):
+        why, _ = image(tmp_path, WITHOUT_REGISTRY)
+    assert why.endswith("and debootstrap is not there: apt-get install debootstrap")
+
+
+def test_where_a_registry_answers_the_base_is_pulled_and_only_then_built_upon(
+    tmp_path: Path,
+) -> None:
+    why, asked = image(
+        tmp_path, 'echo "$@" >> "$0.log"; case $1 in image) exit 1 ;; build) exit 7 ;; esac'
+    )
+    assert "build --network host" in why
+    assert [line.split()[0] for line in asked if not line.startswith("image")] == [
+        "pull",
+        "tag",
+        "build",
+    ]
 
 
 # ---------------------------------------------------------------- this machine's packages
