@@ -79,8 +79,10 @@ async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars])
     unpack = sandbox.UNPACK_TAR if tarred else plain_unpack(sources, directories, files, end_mark)
     try:
         await _stage(host, batch, stream, end_mark, unpack)
-    except BaseException:
+    except BaseException as error:
         await _clear_up(host, batch.submission)
+        if isinstance(error, (ConnectionLost, OperationTimeout)):
+            error.may_have_run = False  # what may have run is the staging: nothing was submitted
         raise
     return await _attempt(host, batch)
 
@@ -199,7 +201,7 @@ async def _attempt(host: Host, batch: StagedBatch) -> Submission:
     may_have_run = False
     while True:
         try:
-            attempts = await _try_attempt(host, batch)
+            attempts = await _try_attempt(host, batch, deadline - anyio.current_time())
         except InterCEdeError as error:
             may_have_run = may_have_run or _may_have_run(error)
             is_passing = isinstance(error, (ConnectionLost, OperationTimeout, ResourceError))
@@ -233,13 +235,14 @@ def _may_have_run(error: InterCEdeError) -> bool:
     return isinstance(error, ResourceError)
 
 
-async def _try_attempt(host: Host, batch: StagedBatch) -> Attempts:
+async def _try_attempt(host: Host, batch: StagedBatch, left_s: float) -> Attempts:
     commands = host.scheduler.submit_commands(batch, host.facts)
     script = host.script()
-    script.add(sandbox.attempt(batch.submission, commands, _ATTEMPT_WAIT_S))
+    wait_s = min(_ATTEMPT_WAIT_S, max(left_s / 2, _ATTEMPT_PAUSE_S))
+    script.add(sandbox.attempt(batch.submission, commands, wait_s))
     for command in commands:
         script.add_data(command.stdin)
-    return read_frames(await host.run(script, _ATTEMPT_WAIT_S * 2))
+    return read_frames(await host.run(script, wait_s * 2))
 
 
 async def _submitted(host: Host, batch: StagedBatch, attempts: Attempts) -> Submission:
