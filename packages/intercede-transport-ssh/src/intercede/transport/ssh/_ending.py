@@ -35,31 +35,44 @@ _CLOSE_S: Final = 1.0
 #: How many are remembered for later, at most.
 _LATER_MAX: Final = 10_000
 
-#: `PID START ...`: TERM for each group, a second to clean up, KILL. A number that has been given to a later process is left alone; a group
-#: may outlive the process that it is named for.
+#: `PID START ...`: TERM for each group, a second for the process that it is named for to clean up, KILL. A number that has been given to a
+#: later process is left alone. (`kill -TERM -PID` is what dash, bash and BusyBox all
+#: take for a group.)
 _END: Final = """\
+# Whether the process lives: not ended, nor ended and not yet collected.
+lives() {
+  if ! read -r stat 2>/dev/null <"/proc/$1/stat"; then
+    [ ! -d /proc/self ] && kill -s 0 "$1" 2>/dev/null
+    return
+  fi
+  stat=${stat##*) }
+  case $stat in Z* | X*) return 1 ;; esac
+}
+# Whether the group is the one that was meant, or what is left of it.
 ours() {
   if [ -n "$2" ] && read -r stat 2>/dev/null <"/proc/$1/stat"; then
     set -- "$1" "$2" ${stat##*) }
-    [ "$2" = "${22}" ] || return 1
+    [ "$2" = "${22}" ]
   fi
-  kill -s 0 -- "-$1" 2>/dev/null || kill -s 0 "$1" 2>/dev/null
 }
 each() {
-  signal=$1 left=; shift
+  signal=$1; shift
   while [ $# -gt 1 ]; do
-    if ours "$1" "$2"; then
-      left=1
-      kill -s "$signal" -- "-$1" 2>/dev/null || kill -s "$signal" "$1" 2>/dev/null
-    fi
+    ours "$1" "$2" && { kill "-$signal" "-$1" || kill "-$signal" "$1"; } 2>/dev/null
     shift 2
   done
-  [ -n "$left" ]
 }
-each TERM "$@" || exit 0
+any() {
+  while [ $# -gt 1 ]; do
+    ours "$1" "$2" && lives "$1" && return
+    shift 2
+  done
+  return 1
+}
+each TERM "$@"
 for turn in 1 2 3 4 5 6 7 8 9 10; do
+  any "$@" || break
   sleep 0.1 2>/dev/null || sleep 1
-  each 0 "$@" || exit 0
 done
 each KILL "$@"
 exit 0
@@ -105,15 +118,16 @@ class Ending:
     async def _end(self, link: Link, session: Session) -> None:
         await reached(session.begun, _BEGIN_S)
         _send(session, "TERM")
-        if not await reached(session.exited, _TERM_S) and session.remote is None:
+        exited = await reached(session.exited, _TERM_S)
+        if not exited and session.remote is None:
             _send(session, "KILL")
         _let_go(session)
         if session.remote is None or session.lost:
             return
         self._remember(session.remote)
-        if await self._end_remembered(link):
+        # A command that is still there may hold the very session in which to end it.
+        if (exited or link.limiter.free) and await self._end_remembered(link):
             return
-        # Perhaps the session that it holds is the one that this would need.
         link.retire()
         with suppress(InterCEdeError):
             await self._end_remembered(await self._connecting.link())

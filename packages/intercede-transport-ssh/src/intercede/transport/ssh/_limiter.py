@@ -48,13 +48,18 @@ class Limiter:
         """How many are taken now."""
         return self._taken
 
+    @property
+    def free(self) -> bool:
+        """There is a slot that nobody has."""
+        return self._taken < self._limit
+
     async def acquire(self, *, first: bool = False) -> None:
         """Wait for a slot and take it.
 
         Args:
             first: Before all others that wait.
         """
-        if self._taken < self._limit and (first or not self._waiting):
+        if self.free and (first or not self._waiting):
             self._taken += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -100,7 +105,7 @@ class Limiter:
         self.release()
 
     def _wake(self) -> None:
-        while self._waiting and self._taken < self._limit:
+        while self._waiting and self.free:
             turn = self._waiting.popleft()
             if not turn.done():
                 self._taken += 1

@@ -27,7 +27,7 @@ _PACKET: Final = 2**18
 #: and nobody took would count for ever.
 _OPENING_GRACE_S: Final = 1.0
 #: A host that refuses a session although it has none of ours frees the last one late.
-_PAUSE_S: Final = 0.02
+_PAUSE_S: Final = 0.004
 #: How long SFTP may take to say that it is there, and to go.
 _SFTP_START_S: Final = 5.0
 _SFTP_CLOSE_S: Final = 2.0
@@ -190,23 +190,25 @@ class Link:
                 window=_WINDOW,
                 max_pktsize=_PACKET,
             )
-        except asyncssh.ChannelOpenError:
-            self._refused(session)
-            return False
+        except (asyncssh.Error, OSError):
+            if session.channel is None:
+                self._not_opened(refused=True)
+                return False
+            if self.usable or not session.handed:
+                # The session was granted, its command not; `_closed` is called when it is gone.
+                session.channel.abort()
+                return False
+            # The connection was lost with the command on its way: it may run, as the session itself tells.
         except BaseException:
             # The host did not answer in time; what it answers later cannot be taken back.
             self.retire()
-            self._refused(session)
+            if session.channel is None:
+                self._not_opened(refused=False)
+            else:
+                session.channel.abort()
             raise
         began(session)
         return True
-
-    def _refused(self, session: Session) -> None:
-        if session.channel is None:
-            self._not_opened(refused=True)
-        else:
-            # The session was granted, its command not; asyncssh closes it, and `_closed` is called or was.
-            session.channel.abort()
 
     def _not_opened(self, *, refused: bool) -> None:
         if refused and self.usable:
