@@ -1,10 +1,12 @@
-"""How a session that is over is told from one that was lost."""
+"""How a session that is over is told from one that was lost, and what must not keep it open."""
 
 import re
+import subprocess
 
 import pytest
 
 from intercede.core import ConnectionLost
+from intercede.transport.ssh._framing import COMMAND_LINE, framed, new_word
 from intercede.transport.ssh._session import Session
 
 
@@ -40,3 +42,18 @@ async def test_a_connection_that_breaks_before_the_end_of_the_streams_is_a_loss(
     session.connection_lost(OSError("reset"))
     with pytest.raises(ConnectionLost):
         await session.wait()
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "busybox sh"])
+def test_a_command_inherits_its_three_streams_and_nothing_of_the_login_shells(shell: str) -> None:
+    word = new_word()
+    line = COMMAND_LINE.replace("exec sh", f"exec {shell}")
+    done = subprocess.run(
+        ["bash", "-c", f"exec 3<&0 4>&1 5>&2; {line}"],  # as csh leaves them
+        input=framed(("ls", "-1", "/proc/self/fd"), word),
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+    numbers = done.stdout.rpartition(word.encode())[2].split(b"\n")[1:-1]
+    assert len(numbers) == 4  # the fourth is the directory that ls reads

@@ -24,10 +24,12 @@ _FIRST: Final = 512
 COMMAND_LINE: Final = f"exec sh -c 'eval \"$(dd bs=1 count={_FIRST} 2>/dev/null)\"'"
 #: A script that is longer is read by this one, in one piece where dd knows how (GNU, BusyBox), else byte by byte.
 _LONGER: Final = '{{ eval "$(dd bs={size} count=1 iflag=fullblock 2>/dev/null || dd bs=1 count={size} 2>/dev/null)"; }}'
+#: csh leaves its copies of the three streams open to what it becomes: a daemon that had one would hold the session for ever.
 #: The start time in /proc tells the process from a later one of the same number; where there is no /proc there is none.
 _SCRIPT: Final = (
     "{{ _ce=; read -r _ce </proc/$$/stat || :; cd || {{ printf '{word} home\\n'; exit 1; }};"
-    " printf '{word} %s %s\\n' $$ \"$_ce\" && printf '{word}\\n' >&2 || exit 1; unset _ce; exec {argv}; }}"
+    " printf '{word} %s %s\\n' $$ \"$_ce\" && printf '{word}\\n' >&2 || exit 1; unset _ce;"
+    " exec {argv} 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; }}"
 )
 #: The line after the word is short; a longer one is not ours.
 _LINE_MAX: Final = 1024
