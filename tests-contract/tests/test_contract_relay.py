@@ -114,6 +114,16 @@ async def test_a_reset_of_the_client_is_one_for_the_server() -> None:
         assert server.endings == ["reset"]
 
 
+async def test_turns_are_the_round_trips_of_a_conversation() -> None:
+    async with echo(delay_s=0.02) as (relay, _), client_of(relay) as client:
+        for count in range(1, 4):
+            client.writer.write(b"two")
+            await client.writer.drain()
+            await client.exchange(b"words")
+            await client.reader.readexactly(3)
+            assert relay.turns == count
+
+
 @pytest.mark.parametrize("ending", list(Ending))
 @pytest.mark.parametrize("after", [0, 1, 999, 100_000])
 async def test_a_cut_towards_the_server_lets_exactly_so_many_bytes_arrive(

@@ -85,6 +85,7 @@ class Relay:
         host: Where it listens.
         delay_s: As above.
         connections: How many were accepted.
+        turns: How often the client has spoken after the server had: with a delay, how many round trips a conversation takes.
 
     Raises:
         ValueError: The server is not on this machine.
@@ -98,7 +99,9 @@ class Relay:
         self._server = (host, port)
         self.delay_s = delay_s
         self.connections = 0
+        self.turns = 0
         self._port = 0
+        self._last = Direction.TO_CLIENT
         self._passed: Counter[Direction] = Counter()
         self._cuts: list[Cut] = []
         self._flowing = {direction: asyncio.Event() for direction in Direction}
@@ -293,6 +296,8 @@ class Relay:
         if first is not None:
             chunk = chunk[: first.left]
         self._passed[direction] += len(chunk)
+        self.turns += self._last is Direction.TO_CLIENT and direction is Direction.TO_SERVER
+        self._last = direction
         for cut in cuts:
             cut.left -= len(chunk)
         if first is None or first.left:
