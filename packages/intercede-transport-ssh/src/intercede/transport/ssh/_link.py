@@ -20,8 +20,8 @@ from ._waiting import to_its_end, with_grace
 
 __all__ = ["Link", "LinkLost"]
 
-#: Receive windows: what may be under way for one session. At 50 ms of round-trip time 8 MiB are 160 MiB/s.
-_WINDOW: Final = 8 * 2**20
+#: Receive windows: what may be under way for one session, and as much again may lie here. At 50 ms of round-trip time 4 MiB are 80 MiB/s.
+_WINDOW: Final = 4 * 2**20
 _PACKET: Final = 2**18
 #: How long opening a session may go on when nobody wants it any more; the host is asked anew for each, and a session that it granted
 #: and nobody took would count for ever.
