@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from ._engine import Engine, find_engine
@@ -21,7 +22,7 @@ from ._errors import StackError
 from ._life import bring_down, bring_up, left_over, logs, running
 from ._manifest import Stack, chosen, stacks
 from ._state import locked
-from ._testing import held, table
+from ._testing import Found, held, table
 
 
 def main(argv: Sequence[str]) -> int:
@@ -103,8 +104,12 @@ def _logs(engine: Engine, some: Sequence[Stack]) -> int:
 def _test(engine: Engine, some: Sequence[Stack], options: Sequence[str]) -> int:
     all_found = []
     for stack in some:
-        _up(engine, [stack])
-        all_found.append(held(stack, options))
+        try:
+            _up(engine, [stack])
+            all_found.append(held(stack, options))
+        except StackError as error:
+            print(f"stacks: {error}", file=sys.stderr)
+            all_found.append(Found(stack.id, Counter(), 1, 0.0))
     print("", *table(all_found), sep="\n")
     return 1 if any(found.code for found in all_found) else 0
 

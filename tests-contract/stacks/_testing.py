@@ -112,7 +112,7 @@ def table(all_found: Iterable[Found]) -> list[str]:
         (
             one.stack,
             *(str(one.tests[verdict]) for verdict in VERDICTS),
-            f"{one.seconds:.0f} s",
+            f"{one.seconds:.0f} s" if one.tests else "did not run",
         )
         for one in all_found
     ]

@@ -383,11 +383,13 @@ def test_the_summary_has_a_line_for_each_stack() -> None:
     found = [
         Found("a", Counter({"passed": 100, "not observed": 2}), 0, 61.4),
         Found("long-name", Counter({"failed": 3}), 1, 5.0),
+        Found("b", Counter(), 1, 0.0),
     ]
     assert table(found) == [
-        "stack      passed  failed  not offered  not observed  skipped  took",
-        "a             100       0            0             2        0  61 s",
-        "long-name       0       3            0             0        0   5 s",
+        "stack      passed  failed  not offered  not observed  skipped         took",
+        "a             100       0            0             2        0         61 s",
+        "long-name       0       3            0             0        0          5 s",
+        "b               0       0            0             0        0  did not run",
     ]
 
 
