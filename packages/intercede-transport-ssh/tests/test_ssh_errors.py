@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import subprocess
 import traceback
 from collections.abc import Callable, Iterator
@@ -457,6 +456,18 @@ async def test_an_alias_of_ssh_config_is_used_only_when_asked_for(
         assert isinstance(await error_of(transport), HostKeyError)  # type: ignore[arg-type]  # a core Transport
 
 
+async def test_an_account_without_a_name_here_is_told(
+    sshd: Sshd, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    error = await error_of(opened(sshd))
+    assert isinstance(error, ConfigurationError)
+    assert "set LOGNAME" in str(error)
+
+
 @pytest.mark.parametrize(
     ("table", "what"),
     [
@@ -520,4 +531,3 @@ async def test_no_secret_is_in_any_log_or_repr(
     assert "Auth for user" in text
     for secret in ("correct-horse", "battery-staple", "sesame-sesame", lines[1], lines[2]):
         assert secret not in text
-    assert os.environ.get("SSH_AUTH_SOCK", "none") not in caplog.text

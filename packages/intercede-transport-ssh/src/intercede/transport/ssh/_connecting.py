@@ -18,6 +18,7 @@ from attrs import define, field
 from intercede.core import (
     AuthenticationError,
     ClosedError,
+    ConfigurationError,
     CredentialProvider,
     InterCEdeError,
     Unreachable,
@@ -140,7 +141,7 @@ class Connecting:
     async def _attempt(self) -> Link:
         """Connect. What was refused is asked for anew once, since the provider may have something newer."""
         if not self._hops:
-            self._hops = await resolved(self._config, getpass.getuser())
+            self._hops = await resolved(self._config, _ourselves())
         if self._login is None:
             self._login = Login(self._config.auth, self.where, self._provider)
         try:
@@ -191,3 +192,13 @@ class Connecting:
 
     def _report(self, where: str) -> None:
         self._trying = where
+
+
+def _ourselves() -> str:
+    """The account that we have here. asyncssh needs to know it, also where it is not used."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise ConfigurationError(
+            "this process's account has no name here", remedy="set LOGNAME in the environment"
+        ) from None
