@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("ids", nargs="*", metavar="ID", help="which stacks")
     parser.add_argument("--all", action="store_true", help="all stacks")
     parser.add_argument("-n", metavar="N", help="test: this many processes, or auto")
-    asked = parser.parse_args(argv)
+    asked = parser.parse_intermixed_args(argv)
     try:
         if asked.do == "status":
             return _status()

@@ -412,5 +412,13 @@ def test_the_command_fails_in_one_line_where_there_is_no_engine(tmp_path: Path) 
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", ["nope -n 2", "-n 2 nope", "-n auto nope -- -k x"])
+def test_options_may_stand_anywhere(tmp_path: Path, words: str) -> None:
+    program(tmp_path / "bin", "podman", "exit 0")
+    done = run(tmp_path, "test", *words.split(), PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("stacks: no such stack: nope; there are: ")
+
+
 def test_what_the_command_cannot_do_is_a_wrong_usage(tmp_path: Path) -> None:
     assert run(tmp_path, "sideways").returncode == 2
