@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from intercede.core import Command, CopyVars, SubmissionSpec
-from intercede.toolkit import quote, quote_pattern
+from intercede.toolkit import print_data, quote, quote_pattern
 
 __all__ = [
     "ATTEMPT_CANCELLED",
@@ -187,14 +187,9 @@ echo "$(uname -n) $$ ${20}" > "$a/owner"
 
 
 def attempt(submission: str, commands: Sequence[Command], wait_s: float) -> str:
-    """Claim the one attempt and run the scheduler's commands; or, if it is claimed, wait for it. Then show it.
-
-    The commands' inputs are the data, in their order.
-    """
-    take = "".join(
-        f"take {len(command.stdin)} > {submission}/attempt/{number}.in\n"
-        if command.stdin
-        else f"true > {submission}/attempt/{number}.in\n"
+    """Claim the one attempt and run the scheduler's commands; or, if it is claimed, wait for it. Then show it."""
+    inputs = "".join(
+        f"{print_data(command.stdin)} > {submission}/attempt/{number}.in\n"
         for number, command in enumerate(commands)
     )
     run = "".join(
@@ -208,7 +203,7 @@ def attempt(submission: str, commands: Sequence[Command], wait_s: float) -> str:
 quick=0
 [ -d {submission} ] || {{ frame say; echo "attempt {submission} gone 0"; frame ended; exit 0; }}
 if mkdir {submission}/attempt 2>/dev/null; then
-{take}  setsid sh -c {quote(program)} </dev/null >/dev/null 2>&1 3>&- &
+{inputs}  setsid sh -c {quote(program)} </dev/null >/dev/null 2>&1 3>&- &
 fi
 n=0
 attempt_state {submission}

@@ -240,8 +240,6 @@ async def _try_attempt(host: Host, batch: StagedBatch, left_s: float) -> Attempt
     script = host.script()
     wait_s = min(_ATTEMPT_WAIT_S, max(left_s / 2, _ATTEMPT_PAUSE_S))
     script.add(sandbox.attempt(batch.submission, commands, wait_s))
-    for command in commands:
-        script.add_data(command.stdin)
     return read_frames(await host.run(script, wait_s * 2))
 
 
