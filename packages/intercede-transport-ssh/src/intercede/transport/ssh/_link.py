@@ -193,12 +193,10 @@ class Link:
         except (asyncssh.Error, OSError):
             if session.channel is None:
                 self._not_opened(refused=True)
-                return False
-            if self.usable or not session.handed:
+            else:
                 # The session was granted, its command not; `_closed` is called when it is gone.
                 session.channel.abort()
-                return False
-            # The connection was lost with the command on its way: it may run, as the session itself tells.
+            return False
         except BaseException:
             # The host did not answer in time; what it answers later cannot be taken back.
             self.retire()
@@ -294,8 +292,10 @@ class Link:
             self._not_opened(refused=not absent)
             return "none" if absent else "refused"
         except (asyncssh.Error, TimeoutError, OSError):
+            if granted is None:
+                self._not_opened(refused=True)
+                return "refused"
             # There is no server behind it, or a login profile speaks first.
-            assert granted is not None
             await self._let_go(granted)
             return "none" if self.usable else "refused"
         except BaseException:

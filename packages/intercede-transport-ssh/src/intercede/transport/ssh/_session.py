@@ -101,14 +101,13 @@ class Session(asyncssh.SSHClientSession[bytes]):
     # -------------------------------------------------------------- what asyncssh tells
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
-        """The session was granted. asyncssh asks for the command next, in this same step."""
+        """The session was granted. asyncssh asks for the command next."""
         self.channel = chan
         self._on_granted()
         chan.set_write_buffer_limits(high=_HIGH, low=_LOW)
-        # Right behind it, without waiting for an answer: that saves a round trip.
-        asyncio.get_running_loop().call_soon(self._hand_over)
 
-    def _hand_over(self) -> None:
+    def session_started(self) -> None:
+        """The host runs the line that reads the script. (It takes no input before: sending it earlier would save nothing.)"""
         assert self.channel is not None
         with suppress(OSError):
             self.channel.write(self._script)
