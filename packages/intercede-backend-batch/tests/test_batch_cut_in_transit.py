@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from intercede.core import Command, CommandResult, ConnectionLost, JobStatus, Process
+from intercede.core import (
+    Command,
+    CommandResult,
+    ConnectionLost,
+    FileRef,
+    JobStatus,
+    Process,
+    ResourceError,
+)
 from intercede.transport.local import LocalTransport
 
 #: How many bytes of the end of a script's input are tried one by one; the job lists that schedulers are given stand there.
@@ -107,3 +115,39 @@ async def test_an_attempt_that_is_cut_is_none(
             ids = tools.ids_of(await ce.submit(tools.script("true")))
         assert tried == TAIL
         await tools.finish(ce, ids)
+
+
+class Dropping(LocalTransport):
+    """Lets so many bytes of what is streamed arrive, as if that were all."""
+
+    left = 0
+
+    @asynccontextmanager
+    async def stream(
+        self, command: Command, stdin: AsyncIterable[bytes] | None = None
+    ) -> AsyncIterator[Process]:
+        rest = None if stdin is None else self._some(stdin)
+        async with super().stream(command, rest) as process:
+            yield process
+
+    async def _some(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        left = self.left
+        async for chunk in chunks:
+            yield chunk[:left]
+            left -= min(left, len(chunk))
+
+
+@pytest.mark.parametrize("tar", ["gnu", "other", "none"], indirect=True)
+async def test_a_staging_that_is_cut_leaves_nothing(
+    make_backend: Any, tools: Any, root: Path, tar: str
+) -> None:
+    wire = Dropping()
+    spec = tools.script("true", inputs=[FileRef(f"in{n}", content=b"x" * 300) for n in range(3)])
+    async with make_backend(wire) as ce:
+        wire.left = 10**9
+        done = (await ce.submit(spec)).handles[0].submission
+        sizes = [file.stat().st_size for file in (root / done).rglob("*") if file.is_file()]
+        for wire.left in range(0, sum(sizes) // 2, 401):
+            with pytest.raises(ResourceError, match="could not be made"):
+                await ce.submit(spec)
+            assert {path.name for path in root.iterdir()} <= {done, ".direct"}
