@@ -3,10 +3,13 @@
 import asyncio
 import os
 import shutil
+import subprocess
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from intercede.backend.batch import BatchBackend, BatchConfig
 from intercede.contract import BackendContract, LocalProbe, Resource
@@ -27,12 +30,6 @@ from intercede.scheduler.direct import DirectConfig, DirectScheduler
 from intercede.transport.local import LocalTransport
 
 ROOT = Path(os.environ["INTERCEDE_CONTRACT_ROOT"])
-CONFIG = {
-    "transport": "local",
-    "scheduler": {"type": "direct", "slots": 100},
-    "root": str(ROOT / "shared"),
-}
-ALONE = {**CONFIG, "root": str(ROOT / "{unique}")}
 
 
 class UnreachableTransport(LocalTransport):
@@ -209,17 +206,65 @@ class LocalFaults:
             yield backend
 
 
-class TestLocalDirect(BackendContract):
-    resource = Resource(
-        config=CONFIG,
+def resource(place: str) -> Resource:
+    """This machine, with the sandboxes in a place of their own: the workers there have the tools of whoever started them."""
+    config = {
+        "transport": "local",
+        "scheduler": {"type": "direct", "slots": 100},
+        "root": str(ROOT / place),
+    }
+    alone = {**config, "root": str(ROOT / f"{place}-{{unique}}")}
+    return Resource(
+        config=config,
         seconds=0.3,
         other_process=True,
-        narrow={**ALONE, "scheduler": {"type": "direct", "slots": 1}},
+        narrow={**alone, "scheduler": {"type": "direct", "slots": 1}},
         limited={
-            "bytes": {**ALONE, "output_max_bytes": 100_000},
-            "files": {**ALONE, "output_max_files": 20},
-            "seconds": {**ALONE, "output_max_s": 0.2},
+            "bytes": {**alone, "output_max_bytes": 100_000},
+            "files": {**alone, "output_max_files": 20},
+            "seconds": {**alone, "output_max_s": 0.2},
         },
-        probe=LocalProbe(ROOT / "shared"),
+        probe=LocalProbe(ROOT / place),
         faults=LocalFaults(),
     )
+
+
+class TestLocalDirect(BackendContract):
+    resource = resource("shared")
+
+
+class TestLocalDirectWithoutTar(BackendContract):
+    """All the usual tools but one."""
+
+    resource = resource("without-tar")
+
+    @pytest.fixture(autouse=True)
+    def tools(
+        self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        place = tmp_path_factory.mktemp("tools")
+        for folder in ("/usr/local/bin", "/usr/bin", "/bin"):
+            for tool in Path(folder).glob("*"):
+                if not (place / tool.name).exists() and "tar" not in tool.name:
+                    (place / tool.name).symlink_to(tool)
+        monkeypatch.setenv("PATH", str(place))
+
+
+class TestLocalDirectOnBusyBox(BackendContract):
+    """BusyBox and nothing else, but for `flock`, which Debian leaves out of it."""
+
+    resource = resource("busybox")
+
+    @pytest.fixture(autouse=True)
+    def tools(
+        self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        place = tmp_path_factory.mktemp("tools")
+        busybox, flock = shutil.which("busybox"), shutil.which("flock")
+        assert busybox is not None and flock is not None, "apt-get install busybox util-linux"
+        listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
+        for tool in listed.stdout.split():
+            (place / tool).symlink_to(busybox)
+        if not (place / "flock").exists():
+            (place / "flock").symlink_to(flock)
+        monkeypatch.setenv("PATH", str(place))

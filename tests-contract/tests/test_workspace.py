@@ -98,6 +98,7 @@ def test_every_distribution_has_its_arrows() -> None:
 def test_the_type_checker_is_told_of_every_distribution() -> None:
     paths = [str((folder / "src").relative_to(ROOT)) for folder in FOLDERS.values()]
     paths.append("tests-contract/outsider/src")  # no member of the workspace, and checked like one
+    paths.append("tests-contract")  # the package stacks, which tests import
     assert sorted(CONFIG["tool"]["mypy"]["mypy_path"]) == sorted(paths)
 
 

@@ -192,3 +192,19 @@ class Tools:
 @pytest.fixture
 def tools() -> Tools:
     return Tools()
+
+
+@pytest.fixture
+def tar(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which tar the host has, as the parameter says: "gnu", "other" (BusyBox's) or "none"."""
+    if request.param != "gnu":
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        for folder in os.environ["PATH"].split(":"):
+            for tool in Path(folder).glob("*"):
+                if tool.name != "tar" and not (tools / tool.name).exists():
+                    (tools / tool.name).symlink_to(tool)
+        if request.param == "other":
+            (tools / "tar").symlink_to(shutil.which("busybox") or "needs-busybox")
+        monkeypatch.setenv("PATH", str(tools))
+    return str(request.param)

@@ -1,5 +1,6 @@
 """How much a call costs: round trips, scheduler invocations, memory."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,8 @@ from intercede.core import Command, JobStatus, OutputSpec
 def invocations(command: Command) -> int:
     """How many scheduler commands a script runs."""
     text = command.stdin.decode("utf-8", "replace")
-    return sum(
-        1
-        for line in text.splitlines()
-        if line.startswith("framed ") and not line.startswith("framed()")
-    ) + text.count('"$a/0.out"')
+    run = re.findall(r"^(?:.* \| )?framed [a-z]+[0-9]+ ", text, re.MULTILINE)
+    return len(run) + text.count('"$a/0.out"')
 
 
 async def test_a_thousand_copies_stay_within_the_budget(

@@ -282,8 +282,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(path)], check=True)
 
 
+@pytest.mark.parametrize("tar", ["gnu", "other", "none"], indirect=True)
 async def test_a_full_sandbox_file_system_is_one_clear_error_and_nothing_stays(
-    make_backend: Any, tools: Any, small_disk: Path
+    make_backend: Any, tools: Any, small_disk: Path, tar: str
 ) -> None:
     root = small_disk / "root"
     spec = tools.script("exit 0", inputs=[FileRef("big", content=bytes(2 * 2**20))], tag="full")

@@ -15,7 +15,7 @@ from intercede.core import (
     SubmissionSpec,
     to_json,
 )
-from intercede.toolkit import TAR_END, Limits, TarKind, tar_header, tar_padding
+from intercede.toolkit import TAR_END, Limits, TarKind, TarReader, tar_header, tar_padding
 
 NONCE = "0123456789abcdef"
 WORD = f"\n{NONCE} ".encode()
@@ -58,7 +58,7 @@ STREAM = (
 
 
 def receive(stream: bytes, dest: Path, size: int = 10**6) -> Fetching:
-    fetching = Fetching(NONCE, dest, Limits())
+    fetching = Fetching(NONCE, dest, Limits(), TarReader())
     for start in range(0, len(stream), size):
         fetching.feed(stream[start : start + size])
     fetching.finish()
@@ -114,7 +114,7 @@ def test_what_is_not_ready_is_told_apart(tmp_path: Path) -> None:
 
 def test_garbage_in_the_archive_fails_what_was_not_complete(tmp_path: Path) -> None:
     stream = READY + WORD + b"tar\n" + file("s/0/stdout", b"1") + end_of("s/0")
-    first = Fetching(NONCE, tmp_path, Limits())
+    first = Fetching(NONCE, tmp_path, Limits(), TarReader())
     first.feed(stream)
     first.feed(b"x" * 2000 + finish())
     first.finish()
@@ -186,7 +186,7 @@ def test_a_dest_that_cannot_be_written_fails_each_job_with_its_reason(tmp_path: 
 
 def test_an_endless_preface_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("intercede.backend.batch._fetching._PREFACE_MAX", 1000)
-    fetching = Fetching(NONCE, tmp_path, Limits())
+    fetching = Fetching(NONCE, tmp_path, Limits(), TarReader())
     for _ in range(100):
         fetching.feed(b"x" * 100)
     assert len(fetching._before) <= 1100

@@ -2,10 +2,12 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from intercede.core import (
@@ -13,6 +15,7 @@ from intercede.core import (
     Command,
     CommandResult,
     ConnectionLost,
+    Facts,
     Failure,
     FailureCode,
     JobID,
@@ -172,6 +175,31 @@ async def test_a_submit_that_certainly_did_not_arrive_raises_what_happened(
         assert await ce.find("x") == ()
 
 
+async def test_a_staging_that_was_lost_may_have_run_and_no_job_may(
+    make_backend: Any, tools: Any
+) -> None:
+    wire = tools.Wire(cut=lambda number: "after" if number == 2 else None)
+    async with make_backend(wire) as ce:
+        with pytest.raises(ConnectionLost, match="cut after it ran") as caught:
+            await ce.submit(tools.script("exit 0", tag="x"))
+        assert caught.value.may_have_run is False
+        assert await ce.find("x") == ()
+
+
+async def test_a_submit_without_an_answer_ends_with_its_deadline(
+    make_backend: Any, tools: Any
+) -> None:
+    class Silent(DirectScheduler):
+        def submit_commands(self, batch: StagedBatch, facts: Facts) -> Sequence[Command]:
+            return [Command(("sleep", "30"))]
+
+    async with make_backend(scheduler=Silent(DirectConfig(slots=1)), submit_deadline_s=1) as ce:
+        began = time.monotonic()
+        with pytest.raises(SubmitUncertain):
+            await ce.submit(tools.script("exit 0"))
+        assert time.monotonic() - began < 10
+
+
 async def test_a_submit_that_never_gets_through_gives_up_at_its_deadline(
     make_backend: Any, tools: Any
 ) -> None:
@@ -249,7 +277,10 @@ async def test_a_kill_without_effect_is_a_failure_whatever_the_command_says(
     scheduler = Powerless()
     async with make_backend(scheduler=scheduler) as ce, make_backend() as other:
         ids = tools.ids_of(await ce.submit(tools.script("sleep 300")))
-        await tools.until(ce, ids, JobStatus.RUNNING)
+        # A job that has been chosen runs; one whose payload has not started yet sees the mark and does not start.
+        with anyio.fail_after(20):
+            while not (root / ids[0].split("/")[1] / "0" / "stdout").exists():
+                await anyio.sleep(0.02)
         failure = (await ce.kill(ids)).failures[ids[0]]
         assert failure.code is FailureCode.NOT_NOW
         assert "still RUNNING" in failure.message

@@ -243,6 +243,25 @@ async def test_a_job_whose_worker_died_while_it_wrote_can_be_killed(
     assert set((await ce.status(ids)).values()) == {JobStatus.CANCELLED}
 
 
+async def test_a_job_that_was_killed_before_its_start_does_not_run_when_its_slot_does(
+    root: Path,
+) -> None:
+    """Its runner saw the mark and left neither a start nor an end; its worker has gone on, or another has its slot."""
+    async with make(root, slots=1) as ce:
+        killed = ids_of(await ce.submit(script("true")))
+        await finish(ce, killed)
+        copy = root / killed[0].split("/")[1] / "0"
+        for record in ("start", "exit"):
+            (copy / record).unlink()
+        (copy / "cancel").touch()
+        assert (await ce.status(killed))[killed[0]] is JobStatus.CANCELLED
+        running = ids_of(await ce.submit(script("sleep 300")))
+        await until(ce, running, JobStatus.RUNNING)
+        assert (await ce.status(killed))[killed[0]] is JobStatus.CANCELLED
+        assert (await ce.counts()).running == 1
+        (await ce.kill(running)).raise_for_failures()
+
+
 async def test_a_job_whose_runner_died_runs_until_its_payload_ends(
     ce: BatchBackend, root: Path, tmp_path: Path
 ) -> None:

@@ -118,6 +118,25 @@ def test_the_scripts_of_two_calls_cannot_be_mistaken_for_each_other() -> None:
     assert Script().nonce != Script().nonce
 
 
+@pytest.mark.parametrize("shell", SHELLS, ids="-".join)
+def test_a_script_that_was_cut_anywhere_runs_nothing(shell: list[str]) -> None:
+    """A connection may break under it, and its shell sees an end of input."""
+    script = Script()
+    for number in range(5):
+        script.add(f"printf '%s' 'harmless {number}'")
+    command = script.command(timeout_s=20)
+    whole = len(command.stdin)
+    for length in (*range(0, whole, 61), *range(whole - 30, whole)):
+        answer = subprocess.run(
+            [*shell, *command.argv[1:]],
+            input=command.stdin[:length],
+            capture_output=True,
+            check=False,
+        )
+        assert answer.stdout == b"", length
+    assert run(script, shell).ended
+
+
 def test_a_cut_answer_has_not_ended() -> None:
     script = Script()
     script.run("x", Command(["echo", "1"]))

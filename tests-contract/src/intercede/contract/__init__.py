@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ._command import main
     from ._payload import PAYLOAD
     from ._probe import LocalProbe, Probe
+    from ._relay import Cut, Direction, Ending, Relay
+    from ._relay_faults import RelayFaults
     from ._resource import Faults, Resource
     from ._rules import RULES, Verdict
     from ._scheduler import SchedulerContract
@@ -31,9 +33,14 @@ __all__ = [
     "RULES",
     "BackendContract",
     "Bench",
+    "Cut",
+    "Direction",
+    "Ending",
     "Faults",
     "LocalProbe",
     "Probe",
+    "Relay",
+    "RelayFaults",
     "Resource",
     "Sample",
     "SchedulerContract",
@@ -54,9 +61,14 @@ _LATER = {
     "RULES": "_rules",
     "BackendContract": "_backend",
     "Bench": "_bench",
+    "Cut": "_relay",
+    "Direction": "_relay",
+    "Ending": "_relay",
     "Faults": "_resource",
     "LocalProbe": "_probe",
     "Probe": "_probe",
+    "Relay": "_relay",
+    "RelayFaults": "_relay_faults",
     "Resource": "_resource",
     "Sample": "_scheduler_resource",
     "SchedulerContract": "_scheduler",

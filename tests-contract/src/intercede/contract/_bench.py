@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -370,8 +371,12 @@ class Bench:
 
         The body may `await`; `backend` is open. Returns what it printed.
         """
-        if not self.resource.other_process or self._credentials is not None:
+        if not self.resource.other_process:
             not_observed("a resource that another process sees too (Resource.other_process)")
+        try:
+            credentials = pickle.dumps(self.resource.credentials)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            not_observed("credentials that another process can make (Resource.credentials)")
         body = "\n".join(f"        {line}" for line in program.strip().splitlines())
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -379,12 +384,13 @@ class Bench:
             _PROGRAM + body + "\nasyncio.run(main())\n",
             json.dumps(self.config),
             *arguments,
+            stdin=asyncio.subprocess.PIPE,  # where nobody else sees what may hold a secret
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
         try:
             async with asyncio.timeout(self.resource.patience_s):
-                out, err = await process.communicate()
+                out, err = await process.communicate(credentials)
         except BaseException:
             process.kill()
             await process.wait()
@@ -394,13 +400,15 @@ class Bench:
 
 
 _PROGRAM: Final = """\
-import asyncio, json, sys
+import asyncio, json, pickle, sys
+from contextlib import nullcontext
 from pathlib import Path
 from intercede.core import *
 from intercede.core import registry
 config, argv = json.loads(sys.argv[1]), sys.argv[2:]
+made = pickle.load(sys.stdin.buffer) or nullcontext
 async def main():
-    async with registry.backend(config) as backend:
+    async with made() as credentials, registry.backend(config, credentials) as backend:
 """
 
 

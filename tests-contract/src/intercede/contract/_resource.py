@@ -141,7 +141,8 @@ class Resource(Paced):
             lacks. A field it cannot judge is left out.
         probe: Looks at the host.
         faults: Makes the resource misbehave.
-        credentials: Makes a provider for `registry.backend`; the suite opens and closes it.
+        credentials: Makes a provider for `registry.backend`; the suite opens and closes it. Another process makes its own if this can be
+            pickled: a function of a module, or `functools.partial` of a class.
     """
 
     config: Mapping[str, Any] = field(converter=_table)

@@ -10,7 +10,7 @@ from ._ids import JobParts, new_submission, parse_id, submission_time
 from ._lifetime import Lifetime
 from ._redaction import RedactingFilter, redact
 from ._runner import MARKER, ExitRecord, copy_variables, parse_exit, runner_script
-from ._shell import Frames, Script, quote, quote_pattern
+from ._shell import Frames, Script, print_data, quote, quote_pattern
 from ._sink import CommittedOutput, FileSink, LimitExceeded, Limits, sweep
 from ._tar import (
     TAR_END,
@@ -57,6 +57,7 @@ __all__ = [
     "new_submission",
     "parse_exit",
     "parse_id",
+    "print_data",
     "quote",
     "quote_pattern",
     "redact",

@@ -1,8 +1,10 @@
 """How commands travel: POSIX shell text that survives any login shell.
 
 One constant command line starts everything, `sh -c 'eval "$(dd bs=1 count=N 2>/dev/null)"'`; what varies follows on standard input: a
-first stage of exactly N bytes, then the script it reads in one piece, then data. Nothing of it is seen by a login shell, by `ps`, or by
-the limit on the length of a command line. (`sh -s` would not do: dash reads ahead and runs the data.)
+first stage of exactly N bytes, then the script it reads in one piece, then what the caller streams. Nothing of it is seen by a login shell,
+by `ps`, or by the limit on the length of a command line. (`sh -s` would not do: dash reads ahead and runs the data.)
+
+A connection may break under any of it. A script that did not arrive whole runs nothing, and its commands' inputs are within it.
 
 What comes back is cut into frames by a random word, so that neither a noisy profile nor a command's own output can be taken for one.
 """
@@ -18,7 +20,7 @@ from attrs import field, frozen
 
 from intercede.core import Command, CommandResult, ResourceError
 
-__all__ = ["Frames", "Script", "quote", "quote_pattern"]
+__all__ = ["Frames", "Script", "print_data", "quote", "quote_pattern"]
 
 #: Defines `take`, which reads exactly $1 bytes of standard input however they arrive, and reads the script with it. GNU and BusyBox dd
 #: know fullblock; others read byte by byte.
@@ -43,26 +45,39 @@ exec 3>&1
 frame() { printf '\\n%s %s\\n' "$nonce" "$*"; }
 """
 
-#: `framed CODE-LABEL INPUT-SIZE COMMAND...`: runs a command; its stdout passes through, its stderr is kept in a variable.
+#: `framed LABEL COMMAND...`: runs a command on our input; its stdout passes through, its stderr is kept in a variable.
 _FRAMED = """\
 framed() {
-  label=$1 size=$2; shift 2
+  label=$1; shift
   frame begin "$label"
-  if [ "$size" -gt 0 ]; then
-    said=$({ take "$size" | "$@" 3>&-; } 2>&1 >&3)
-  else
-    said=$("$@" 2>&1 >&3 3>&- </dev/null)
-  fi
+  said=$("$@" 2>&1 >&3 3>&-)
   code=$?
   frame end "$label" "$code"
   printf '%s' "$said"
 }
 """
 
+#: How long one word of a command is at most, in bytes: Linux takes 128 KiB, and a shell's `printf` may be a program.
+_PIECE = 2**15
+
 
 def quote(text: str) -> str:
     """One word of a POSIX shell, whatever the text holds (bytes 1 to 255, as Python carries them)."""
     return shlex.quote(text)
+
+
+def print_data(data: bytes) -> str:
+    """Shell text that prints these bytes, whatever they are.
+
+    Data travels within the script: what follows it may be cut on its way, and a command would take the part for the whole.
+    """
+    pieces = [data[start : start + _PIECE] for start in range(0, len(data), _PIECE)]
+    return "{ " + "".join(f"printf %b {_escaped(piece)}; " for piece in pieces) + ":; }"
+
+
+def _escaped(piece: bytes) -> str:
+    text = piece.replace(b"\\", b"\\\\").replace(b"\0", b"\\0000")
+    return quote(text.decode("utf-8", "surrogateescape"))
 
 
 def quote_pattern(pattern: str) -> str:
@@ -126,30 +141,27 @@ class Frames:
 
 
 class Script:
-    """A shell script in the making, with the data it reads.
+    """A shell script in the making.
 
-    Lines are shell text in the order in which they were added; `$nonce` is the random word; `take N` reads N bytes of the data.
+    Lines are shell text in the order in which they were added; `$nonce` is the random word. It runs as a whole or not at all. What the
+    transport sends after it is its standard input.
     """
 
     def __init__(self) -> None:
         self.nonce = secrets.token_hex(16)
         self._text: list[str] = []
-        self._data: list[bytes] = []
 
     def add(self, text: str) -> None:
         """Append shell text."""
         self._text.append(text)
 
-    def add_data(self, data: bytes) -> int:
-        """Append data, to be read by `take` in the order of the calls. Returns its size."""
-        self._data.append(data)
-        return len(data)
-
     def run(self, label: str, command: Command) -> None:
         """Append a command whose result shall come back framed; the label has no spaces."""
-        size = self.add_data(command.stdin)
         words = " ".join(quote(word) for word in command.argv)
-        self.add(f"framed {label} {size} {words}")
+        if command.stdin:
+            self.add(f"{print_data(command.stdin)} 2>/dev/null | framed {label} {words}")
+        else:
+            self.add(f"framed {label} {words} </dev/null")
 
     def run_all(self, prefix: str, commands: Sequence[Command]) -> None:
         """Append commands labelled `<prefix>0`, `<prefix>1`, ..."""
@@ -158,12 +170,15 @@ class Script:
 
     def command(self, *, timeout_s: float, max_output: int = 64 * 2**20) -> Command:
         """The command that carries all of it."""
-        text = "\n".join([f"nonce={self.nonce}", _PRELUDE + _FRAMED, *self._text, "frame ended"])
+        lines = [f"nonce={self.nonce}", _PRELUDE + _FRAMED, *self._text, "frame ended"]
+        # One compound command, so that a script that was cut on its way is a syntax error and runs nothing: of "rm -rf a/b" nobody
+        # may run "rm -rf a".
+        text = "\n".join(["{", *lines, "}"])
         script = text.encode("utf-8", "surrogateescape")
         first = _FIRST_STAGE.replace("{size:012d}", f"{len(script):012d}").encode()
         return Command(
             argv=("sh", "-c", f'eval "$(dd bs=1 count={_FIRST_STAGE_SIZE} 2>/dev/null)"'),
-            stdin=b"".join([first, script, *self._data]),
+            stdin=first + script,
             timeout_s=timeout_s,
             max_output=max_output,
         )

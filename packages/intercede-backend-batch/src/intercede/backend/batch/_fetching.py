@@ -1,6 +1,7 @@
 """From the stream that the host sends to the files of each job.
 
-The stream is a preface of lines (which jobs are ready, what was declared), one tar archive, and an end with tar's words. A job is complete
+The stream is a preface of lines (which jobs are ready, what was declared), one archive (of tar's, or of our own shell text), and an end
+with tar's words. A job is complete
 when its directory has come, which the host sends last; whatever happens to the stream before that, the job fails with NOT_NOW and
 leaves nothing behind (F9). One job's trouble is its own (F3, F4).
 
@@ -41,6 +42,8 @@ from intercede.toolkit import (
     TarTrailing,
 )
 
+from ._plain import PlainReader, Unread
+
 __all__ = ["Fetching", "missing_members"]
 
 #: A preface longer than this is none: 10,000 jobs need 1 MiB.
@@ -48,6 +51,7 @@ _PREFACE_MAX = 64 * 2**20
 #: What tar says is about files that cannot be read; more of it is not kept.
 _WORDS_MAX = 2**20
 _COPY_DIRECTORY = re.compile(r"([^/]+)/([0-9]+)")
+_MEMBER = re.compile(r"([^/]+/[0-9]+)/(.*)", re.DOTALL)
 #: What tar says of a file, with --quoting-style=escape.
 _TAR_WORDS = re.compile(r"tar: ([^/ ]+/[0-9]+)/(.*)")
 
@@ -76,19 +80,24 @@ class Fetching:
         nonce: The random word of the script that sends it.
         dest: Where the jobs' directories go.
         limits: For each job.
+        reader: Of the archive.
 
     Attributes:
         outputs: By `<submission>/<copy>`, what is complete or has failed.
     """
 
-    def __init__(self, nonce: str, dest: Path, limits: Limits) -> None:
+    def __init__(
+        self, nonce: str, dest: Path, limits: Limits, reader: TarReader | PlainReader
+    ) -> None:
         self._word = f"\n{nonce} ".encode()
         self._dest = dest
         self._limits = limits
         self._before = bytearray()
         self._after = bytearray()
         self._preface: Preface | None = None
-        self._tar: TarReader | None = None
+        self._reader = reader
+        #: By job, why not all of it could be read.
+        self._unread: dict[str, str] = {}
         self._job: str | None = None
         self._sink: FileSink | None = None
         self._names: set[str] = set()
@@ -111,13 +120,13 @@ class Fetching:
 
     def feed(self, chunk: bytes) -> None:
         """Go on. Nothing that the stream holds makes it raise."""
-        if self._tar is None:
+        if self._preface is None:
             self._before += chunk
             chunk = self._read_preface()
-        if self._tar is None or self._broken or not chunk:
+        if self._preface is None or self._broken or not chunk:
             return
         try:
-            events = self._tar.feed(chunk)
+            events = self._reader.feed(chunk)
         except TarError as error:
             self._broken = f"the stream is not readable: {error}"
             self._drop(Failure(FailureCode.NOT_NOW, self._broken))
@@ -129,6 +138,8 @@ class Fetching:
                 self._begin(event)
             elif isinstance(event, MemberEnd):
                 self._end_member()
+            elif isinstance(event, Unread):
+                self._note(event)
             elif isinstance(event, TarTrailing):
                 self._after += event.data[: _WORDS_MAX - len(self._after)]
             else:
@@ -139,7 +150,7 @@ class Fetching:
         self._drop(Failure(FailureCode.NOT_NOW, self._broken or "the stream was cut; fetch again"))
         if self._preface is None:
             return
-        for job, words in self._tar_words().items():
+        for job, words in (self._tar_words() | self._unread).items():
             output = self.outputs.get(job)
             if output is not None and output.failure is None:
                 self.outputs[job] = JobOutput(
@@ -167,7 +178,6 @@ class Fetching:
                 self._broken = "the answer has no beginning"
                 self._before.clear()
             return b""
-        self._tar = TarReader()
         start = self._before.find(self._word + b"say\n")
         lines = self._before[start if start >= 0 else at : at].decode("utf-8", "surrogateescape")
         self._preface = _parse_preface(lines)
@@ -183,6 +193,11 @@ class Fetching:
             if match is not None:
                 said.setdefault(match[1], match[2])
         return said
+
+    def _note(self, unread: Unread) -> None:
+        match = _MEMBER.fullmatch(unread.name)
+        if match is not None:
+            self._unread.setdefault(match[1], f"{match[2]!r}: {unread.reason}")
 
     # ------------------------------------------------------------ members
 

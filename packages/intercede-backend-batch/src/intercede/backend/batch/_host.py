@@ -27,10 +27,12 @@ class _Probe:
 
     Attributes:
         root: The sandbox root, absolute.
+        tar: Which tar there is, as `PROBE_TAR` tells.
         facts: The scheduler's.
     """
 
     root: str
+    tar: str
     facts: Facts = field(hash=False)
 
 
@@ -65,23 +67,31 @@ class Host:
     async def _ask(self) -> _Probe:
         script = Script()
         script.add('frame say; printf "home %s\\n" "$HOME"')
+        script.add(sandbox.PROBE_TAR)
         commands = self.scheduler.probe_commands(None)
         script.run_all("probe", commands)
         frames = await self.run(script)
         home = next((line[5:] for line in frames.lines if line.startswith("home /")), "/")
+        tar = next((line[4:] for line in frames.lines if line.startswith("tar ")), sandbox.TAR_NONE)
         root = self.config.root or f"~/.intercede/{self.name}"
         if root == "~" or root.startswith("~/"):
             root = home.rstrip("/") + root[1:]
         elif not root.startswith("/"):
             root = f"{home.rstrip('/')}/{root}"
         facts = self.scheduler.parse_probe(frames.commands("probe", len(commands)))
-        return _Probe(root.rstrip("/") or "/", facts)
+        return _Probe(root.rstrip("/") or "/", tar, facts)
 
     @property
     def root(self) -> str:
         """The sandbox root, absolute. Known once connected."""
         assert self._probe is not None
         return self._probe.root
+
+    @property
+    def tar(self) -> str:
+        """Which tar there is, as `PROBE_TAR` tells. Known once connected."""
+        assert self._probe is not None
+        return self._probe.tar
 
     @property
     def facts(self) -> Facts:

@@ -20,6 +20,7 @@ from intercede.core import (
 from intercede.toolkit import (
     JobParts,
     Limits,
+    TarReader,
     sweep,
 )
 
@@ -27,6 +28,7 @@ from . import _sandbox as sandbox
 from ._asking import only_finished
 from ._fetching import Fetching
 from ._host import Host, refused_root
+from ._plain import PACK, PlainReader
 
 __all__ = ["fetch_jobs"]
 
@@ -66,14 +68,16 @@ async def _fetch_stream(
     """One stream. Returns the jobs that have no record of their end."""
     script = host.script()
     jobs = sorted({(part.submission, part.copy) for part in parts.values()})
-    script.add(sandbox.stream_output(jobs, host.name, ended=ended))
+    reader = TarReader() if host.tar == sandbox.TAR_GNU else PlainReader()
+    pack = sandbox.PACK_TAR if host.tar == sandbox.TAR_GNU else PACK
+    script.add(sandbox.stream_output(jobs, host.name, ended=ended, pack=pack))
     command = script.command(timeout_s=host.config.transfer_timeout_s)
     limits = Limits(
         host.config.output_max_bytes,
         host.config.output_max_files,
         host.config.output_max_s,
     )
-    fetching = Fetching(script.nonce, dest, limits)
+    fetching = Fetching(script.nonce, dest, limits, reader)
     first = bytearray()
     try:
         async with host.transport.stream(command) as process:

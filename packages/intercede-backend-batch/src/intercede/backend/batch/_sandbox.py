@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from intercede.core import Command, CopyVars, SubmissionSpec
-from intercede.toolkit import quote, quote_pattern
+from intercede.toolkit import print_data, quote, quote_pattern
 
 __all__ = [
     "ATTEMPT_CANCELLED",
@@ -26,6 +26,11 @@ __all__ = [
     "ATTEMPT_DONE",
     "ATTEMPT_OPEN",
     "ATTEMPT_STAGED",
+    "PACK_TAR",
+    "PROBE_TAR",
+    "TAR_GNU",
+    "TAR_NONE",
+    "UNPACK_TAR",
     "attempt",
     "enter",
     "make_root",
@@ -48,6 +53,22 @@ ATTEMPT_OPEN = "open"
 ATTEMPT_DEAD = "dead"
 ATTEMPT_DONE = "done"
 ATTEMPT_CANCELLED = "cancelled"
+
+#: What the probe tells of the host's tar: "none", or one that unpacks what we send; only GNU's packs what we ask for.
+TAR_NONE = "none"
+TAR_GNU = "gnu"
+PROBE_TAR = """\
+tar=none
+if command -v tar >/dev/null; then
+  case $(tar --version 2>/dev/null) in *"GNU tar"*) tar=gnu;; *) tar=other;; esac
+fi
+echo "tar $tar"
+"""
+UNPACK_TAR = "tar -x -o -p -f -"
+PACK_TAR = (
+    "tar --create --file=- --format=gnu --null --no-recursion --hard-dereference --quoting-style=escape"
+    " --files-from=-"
+)
 
 #: A root that is a link, or somebody else's, is a trap: what we write there could be read or changed by others.
 _CHECK_ROOT = """\
@@ -85,8 +106,15 @@ def make_root(root: str) -> str:
 # ---------------------------------------------------------------- submit
 
 
-def stage(submission: str, copies: int, end_mark: str) -> str:
-    """Unpack the tar stream that follows; it is whole when its last member holds the end mark."""
+def stage(submission: str, copies: int, end_mark: str, unpack: str = UNPACK_TAR) -> str:
+    """Unpack the stream that follows; it is whole when its last member holds the end mark.
+
+    Args:
+        submission: Its name.
+        copies: How many.
+        end_mark: What the file `complete` must hold.
+        unpack: Makes the files, in shell.
+    """
     return f"""\
 part=.part.{submission}
 fail() {{ cd "$root"; rm -rf "$part"; frame say; printf '%s\\n' "failed $1"; frame ended; exit 0; }}
@@ -99,7 +127,10 @@ if [ ! -e {submission} ]; then
   cd "$part" || fail "it vanished"
   i=0
   said=$(while [ "$i" -lt {copies} ]; do echo "$i/work"; i=$((i + 1)); done | xargs mkdir -p 2>&1) || fail "$said"
-  said=$(tar -x -o -p -f - 2>&1) || fail "$said"
+  unpack_all() {{
+{unpack}
+  }}
+  said=$(unpack_all 2>&1) || fail "$said"
   mark=; {{ read -r mark < complete; }} 2>/dev/null
   [ "$mark" = {end_mark} ] || fail "the stream was cut"
   cd "$root" || fail "it vanished"
@@ -156,14 +187,9 @@ echo "$(uname -n) $$ ${20}" > "$a/owner"
 
 
 def attempt(submission: str, commands: Sequence[Command], wait_s: float) -> str:
-    """Claim the one attempt and run the scheduler's commands; or, if it is claimed, wait for it. Then show it.
-
-    The commands' inputs are the data, in their order.
-    """
-    take = "".join(
-        f"take {len(command.stdin)} > {submission}/attempt/{number}.in\n"
-        if command.stdin
-        else f"true > {submission}/attempt/{number}.in\n"
+    """Claim the one attempt and run the scheduler's commands; or, if it is claimed, wait for it. Then show it."""
+    inputs = "".join(
+        f"{print_data(command.stdin)} > {submission}/attempt/{number}.in\n"
         for number, command in enumerate(commands)
     )
     run = "".join(
@@ -177,7 +203,7 @@ def attempt(submission: str, commands: Sequence[Command], wait_s: float) -> str:
 quick=0
 [ -d {submission} ] || {{ frame say; echo "attempt {submission} gone 0"; frame ended; exit 0; }}
 if mkdir {submission}/attempt 2>/dev/null; then
-{take}  setsid sh -c {quote(program)} </dev/null >/dev/null 2>&1 3>&- &
+{inputs}  setsid sh -c {quote(program)} </dev/null >/dev/null 2>&1 3>&- &
 fi
 n=0
 attempt_state {submission}
@@ -417,8 +443,10 @@ def _find_literal(name: str) -> str:
     return "".join(f"\\{char}" if char in "*?[]\\" else char for char in name)
 
 
-def stream_output(jobs: Sequence[tuple[str, int]], resource: str, *, ended: bool) -> str:
-    """Say which jobs are ready and what they declared; then one tar stream with the output of those.
+def stream_output(
+    jobs: Sequence[tuple[str, int]], resource: str, *, ended: bool, pack: str = PACK_TAR
+) -> str:
+    """Say which jobs are ready and what they declared; then one stream with the output of those.
 
     Each job's members end with its directory: a job whose directory has come is complete.
 
@@ -426,6 +454,7 @@ def stream_output(jobs: Sequence[tuple[str, int]], resource: str, *, ended: bool
         jobs: Submission and copy.
         resource: Whose.
         ended: As for `purge`.
+        pack: Sends the files whose names come on its input, each with a NUL, in shell.
     """
     condition = "true" if ended else '[ -e "$j/exit" ]'
     by_submission: dict[str, list[int]] = {}
@@ -464,7 +493,7 @@ ready=$({checks})
 if [ -n "$ready" ]; then
   frame tar
   said=$({{ list | {{
-    tar --create --file=- --format=gnu --null --no-recursion --hard-dereference --quoting-style=escape --files-from=- 3>&-
+    {pack}
     echo "code $?" >&2
   }} ; }} 2>&1 >&3 3>&-)
   frame tar-ended

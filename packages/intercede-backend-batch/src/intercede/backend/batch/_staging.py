@@ -1,4 +1,5 @@
-"""What goes into a sandbox, as one tar stream.
+"""What goes into a sandbox, as one stream: a tar archive or, for a host without tar, the bytes of the files and shell text that tells them
+apart.
 
 Sources are looked at before anything is sent, and read while it is sent; a source that changed meanwhile fails the submission, so that
 a payload never starts with half an input.
@@ -17,7 +18,9 @@ from attrs import frozen
 from intercede.core import CopyVars, SpecRefused, SubmissionSpec
 from intercede.toolkit import TAR_END, TarKind, copy_variables, tar_header, tar_padding
 
-__all__ = ["Source", "collect_sources", "generated_files", "tar_stream"]
+from ._plain import unpack
+
+__all__ = ["Source", "collect_sources", "generated_files", "plain_unpack", "tar_stream"]
 
 _CHUNK = 2**20
 
@@ -39,6 +42,11 @@ class Source:
     path: Path
     size: int
     executable: bool
+
+    @property
+    def mode(self) -> int:
+        """The permission bits it gets."""
+        return 0o700 if self.executable else 0o600
 
 
 def collect_sources(spec: SubmissionSpec) -> tuple[list[Source], list[str]]:
@@ -135,25 +143,32 @@ async def tar_stream(
     directories: Sequence[str],
     generated: Mapping[str, tuple[bytes, int]],
     end_mark: str,
+    *,
+    tarred: bool = True,
 ) -> AsyncIterator[bytes]:
     """All of it, ending with a file that proves that nothing is missing.
+
+    Args:
+        sources: Local files.
+        directories: By name.
+        generated: Content and mode, by name.
+        end_mark: What the last file holds.
+        tarred: As a tar archive; otherwise only the bytes of the files.
 
     Raises:
         SpecRefused: A source changed, or can no longer be read.
     """
+    header, padding = (tar_header, tar_padding) if tarred else (_no_header, _no_padding)
     small = bytearray()
     for name in directories:
-        small += tar_header(f"inputs/{name}", 0, mode=0o700, kind=TarKind.DIRECTORY)
+        small += header(f"inputs/{name}", 0, mode=0o700, kind=TarKind.DIRECTORY)
     for name, (content, mode) in generated.items():
-        small += _member(name, content, mode)
+        small += header(name, len(content), mode=mode) + content + padding(len(content))
         if len(small) > _CHUNK:
             yield bytes(small)
             small.clear()
     for source in sources:
-        header = tar_header(
-            f"inputs/{source.name}", source.size, mode=0o700 if source.executable else 0o600
-        )
-        small += header
+        small += header(f"inputs/{source.name}", source.size, mode=source.mode)
         if source.size <= _CHUNK:
             small += await anyio.to_thread.run_sync(_read_whole, source)
         else:
@@ -161,16 +176,42 @@ async def tar_stream(
             small.clear()
             async for chunk in _read_large(source):
                 yield chunk
-        small += tar_padding(source.size)
+        small += padding(source.size)
         if len(small) > _CHUNK:
             yield bytes(small)
             small.clear()
-    small += _member("complete", f"{end_mark}\n".encode(), 0o600) + TAR_END
-    yield bytes(small)
+    last = _end_content(end_mark)
+    small += header("complete", len(last), mode=0o600) + last + padding(len(last))
+    yield bytes(small) + (TAR_END if tarred else b"")
 
 
-def _member(name: str, content: bytes, mode: int) -> bytes:
-    return tar_header(name, len(content), mode=mode) + content + tar_padding(len(content))
+def plain_unpack(
+    sources: Sequence[Source],
+    directories: Sequence[str],
+    generated: Mapping[str, tuple[bytes, int]],
+    end_mark: str,
+) -> str:
+    """The shell text that makes the files again, of the same stream not `tarred`."""
+    return unpack(
+        [f"inputs/{name}" for name in directories],
+        [
+            *((name, len(content), mode) for name, (content, mode) in generated.items()),
+            *((f"inputs/{source.name}", source.size, source.mode) for source in sources),
+            ("complete", len(_end_content(end_mark)), 0o600),
+        ],
+    )
+
+
+def _end_content(end_mark: str) -> bytes:
+    return f"{end_mark}\n".encode()
+
+
+def _no_header(name: str, size: int, *, mode: int, kind: TarKind = TarKind.FILE) -> bytes:
+    return b""
+
+
+def _no_padding(size: int) -> bytes:
+    return b""
 
 
 def _changed(source: Source) -> SpecRefused:

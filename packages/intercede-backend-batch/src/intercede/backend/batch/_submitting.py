@@ -43,7 +43,7 @@ from intercede.toolkit import (
 from . import _sandbox as sandbox
 from ._attempts import Attempts, make_handle, read_frames, read_natives
 from ._host import Host, refused_root, shown
-from ._staging import Source, collect_sources, generated_files, tar_stream
+from ._staging import Source, collect_sources, generated_files, plain_unpack, tar_stream
 
 __all__ = ["dry_run", "find", "submit"]
 
@@ -74,11 +74,15 @@ async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars])
     batch, sources, directories = await _plan(host, spec, variants)
     files = _generated(host, batch, variants)
     end_mark = Script().nonce
-    stream = tar_stream(sources, directories, files, end_mark)
+    tarred = host.tar != sandbox.TAR_NONE
+    stream = tar_stream(sources, directories, files, end_mark, tarred=tarred)
+    unpack = sandbox.UNPACK_TAR if tarred else plain_unpack(sources, directories, files, end_mark)
     try:
-        await _stage(host, batch, stream, end_mark)
-    except BaseException:
+        await _stage(host, batch, stream, end_mark, unpack)
+    except BaseException as error:
         await _clear_up(host, batch.submission)
+        if isinstance(error, (ConnectionLost, OperationTimeout)):
+            error.may_have_run = False  # what may have run is the staging: nothing was submitted
         raise
     return await _attempt(host, batch)
 
@@ -147,11 +151,11 @@ def _generated(
 
 
 async def _stage(
-    host: Host, batch: StagedBatch, stream: AsyncIterator[bytes], end_mark: str
+    host: Host, batch: StagedBatch, stream: AsyncIterator[bytes], end_mark: str, unpack: str
 ) -> None:
     script = Script()
     script.add(sandbox.make_root(host.root))
-    script.add(sandbox.stage(batch.submission, len(batch.copies), end_mark))
+    script.add(sandbox.stage(batch.submission, len(batch.copies), end_mark, unpack))
     command = script.command(timeout_s=host.config.transfer_timeout_s)
     answer = bytearray()
     async with host.transport.stream(command, stream) as process:
@@ -197,7 +201,7 @@ async def _attempt(host: Host, batch: StagedBatch) -> Submission:
     may_have_run = False
     while True:
         try:
-            attempts = await _try_attempt(host, batch)
+            attempts = await _try_attempt(host, batch, deadline - anyio.current_time())
         except InterCEdeError as error:
             may_have_run = may_have_run or _may_have_run(error)
             is_passing = isinstance(error, (ConnectionLost, OperationTimeout, ResourceError))
@@ -231,13 +235,12 @@ def _may_have_run(error: InterCEdeError) -> bool:
     return isinstance(error, ResourceError)
 
 
-async def _try_attempt(host: Host, batch: StagedBatch) -> Attempts:
+async def _try_attempt(host: Host, batch: StagedBatch, left_s: float) -> Attempts:
     commands = host.scheduler.submit_commands(batch, host.facts)
     script = host.script()
-    script.add(sandbox.attempt(batch.submission, commands, _ATTEMPT_WAIT_S))
-    for command in commands:
-        script.add_data(command.stdin)
-    return read_frames(await host.run(script, _ATTEMPT_WAIT_S * 2))
+    wait_s = min(_ATTEMPT_WAIT_S, max(left_s / 2, _ATTEMPT_PAUSE_S))
+    script.add(sandbox.attempt(batch.submission, commands, wait_s))
+    return read_frames(await host.run(script, wait_s * 2))
 
 
 async def _submitted(host: Host, batch: StagedBatch, attempts: Attempts) -> Submission:

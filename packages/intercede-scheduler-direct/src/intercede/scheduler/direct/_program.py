@@ -73,8 +73,16 @@ look() {
 # chosen again. Sets $state.
 recover() {
   exec 8>"$d/gate"; flock 8
-  slot=; { read -r slot _ < "$1/$2/slot"; } 2>/dev/null
-  if [ -e "$1/$2/start" ] || { [ -n "$slot" ] && ! flock -n "$d/slots/$slot" true; }; then
+  slot= pid= since= holder=; { read -r slot _ _ pid since < "$1/$2/slot"; } 2>/dev/null
+  { IFS= read -r holder < "$d/slots/$slot"; } 2>/dev/null
+  held=
+  case $holder in
+    "$pid $since $1/$2") held=yes;;
+    # A full disk may have kept its worker from saying so.
+    '') ! alive "$pid" "$since" || held=yes;;
+    # Its worker has gone on, or another one has the slot.
+  esac
+  if [ -e "$1/$2/start" ] || { [ -n "$held" ] && ! flock -n "$d/slots/$slot" true; }; then
     state=running
   elif [ -e "$1/$2/started" ]; then
     state=orphaned

@@ -1,0 +1,284 @@
+"""Many commands over one connection, and what is left when they are stopped, the connection breaks, or the host freezes."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from stacks.sshd import Sshd
+
+from intercede.core import (
+    ClosedError,
+    Command,
+    ConnectionLost,
+    OperationTimeout,
+    Transport,
+    TransportError,
+)
+from intercede.transport.ssh import SSHConfig, SSHTransport
+
+Opened = Callable[..., SSHTransport]
+
+
+@pytest.fixture(scope="module", params=["MaxSessions 10", "MaxSessions 3", "MaxSessions 1"])
+def limited(request: pytest.FixtureRequest) -> Iterator[Sshd]:
+    with Sshd([request.param]) as sshd:
+        yield sshd
+
+
+def running(marker: str) -> int:
+    found = 0
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                found += marker.encode() in (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+    return found
+
+
+async def gone(marker: str) -> bool:
+    for _ in range(50):
+        if not running(marker):
+            return True
+        await asyncio.sleep(0.1)
+    return False
+
+
+async def there(marker: str) -> None:
+    async with asyncio.timeout(20):
+        while not running(marker):
+            await asyncio.sleep(0.02)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_fifty_tasks_with_twenty_commands_each_share_one_connection_without_an_error(
+    limited: Sshd, opened: Opened
+) -> None:
+    transport = opened(limited)
+    before = limited.accepted()
+
+    async def task(number: int) -> None:
+        for turn in range(20):
+            said = await transport.run(Command(["echo", f"{number} {turn}"]))
+            assert said.stdout == f"{number} {turn}\n".encode()
+
+    await asyncio.gather(*map(task, range(50)))
+    assert limited.accepted() == before + 1
+
+
+async def test_a_hundred_cancelled_commands_leave_nothing(limited: Sshd, opened: Opened) -> None:
+    transport = opened(limited)
+    await transport.run(Command(["true"]))
+    await asyncio.sleep(0.2)
+    before = descriptors()
+    text = "trap '' TERM; sleep 97.101 & sleep 97.101; sleep 97.101"
+    tasks = [
+        asyncio.ensure_future(transport.run(Command(["sh", "-c", text], timeout_s=60)))
+        for _ in range(100)
+    ]
+    await there("97.101")
+    for task in tasks:
+        task.cancel()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(one, asyncio.CancelledError) for one in ended)
+    assert await gone("97.101")
+    assert (await transport.run(Command(["echo", "well"]))).stdout == b"well\n"
+    await asyncio.sleep(0.2)
+    assert descriptors() <= before
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_task_that_asyncio_cancels_at_any_moment_leaves_nothing(
+    limited: Sshd, opened: Opened
+) -> None:
+    transport = opened(limited)
+    await transport.run(Command(["true"]))
+    command = Command(["sh", "-c", "sleep 97.102 & cat; wait"], stdin=b"x" * 200_000)
+    for steps in range(25):
+        task = asyncio.ensure_future(transport.run(command))
+        await asyncio.sleep(steps * 0.002)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.shield(task), 20)
+    assert await gone("97.102")
+    assert (await transport.run(Command(["echo", "well"]))).stdout == b"well\n"
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_command_that_is_cancelled_while_its_login_profile_runs_does_not_begin_later(
+    opened: Opened,
+) -> None:
+    with Sshd() as sshd:
+        (sshd.home / ".bashrc").write_text("sleep 0.7\n")
+        (sshd.home / ".cshrc").write_text("sleep 0.7\n")
+        transport = opened(sshd)
+        await transport.run(Command(["true"]))
+        with anyio.move_on_after(0.2):
+            await transport.run(Command(["sleep", "97.103"]))
+        await asyncio.sleep(1)
+        assert not running("97.103")
+
+
+async def test_the_cancelled_first_of_several_does_not_fail_the_others_connection(
+    sshd: Sshd, opened: Opened
+) -> None:
+    for steps in range(6):
+        transport = opened(sshd)
+        before = sshd.accepted()
+        first = asyncio.ensure_future(transport.run(Command(["echo", "first"])))
+        await asyncio.sleep(0)
+        others = [
+            asyncio.ensure_future(transport.run(Command(["echo", "other"]))) for _ in range(5)
+        ]
+        await asyncio.sleep(steps * 0.02)
+        first.cancel()
+        said = await asyncio.gather(*others)
+        assert [one.stdout for one in said] == [b"other\n"] * 5
+        assert sshd.accepted() <= before + 2
+
+
+async def test_a_connection_that_was_cut_is_made_again_at_the_next_use(
+    sshd: Sshd, opened: Opened
+) -> None:
+    transport = opened(sshd)
+    hung = asyncio.ensure_future(transport.run(Command(["sleep", "97.104"])))
+    await there("97.104")
+    sshd.cut()
+    with pytest.raises(ConnectionLost) as caught:
+        await hung
+    assert caught.value.may_have_run is True
+    assert (await transport.run(Command(["echo", "well"]))).stdout == b"well\n"
+
+
+async def test_an_sshd_that_is_restarted_is_waited_for(opened: Opened) -> None:
+    with Sshd() as sshd:
+        transport = opened(sshd)
+        await transport.run(Command(["true"]))
+        sshd.stop()
+        waiting = asyncio.ensure_future(transport.run(Command(["echo", "well"])))
+        await asyncio.sleep(0.7)
+        assert not waiting.done()
+        await asyncio.to_thread(sshd.start)
+        assert (await waiting).stdout == b"well\n"
+
+
+async def test_a_host_that_freezes_is_noticed_by_its_silence(opened: Opened) -> None:
+    with Sshd() as sshd:
+        transport = opened(sshd, keepalive_s=1.0, connect_timeout_s=1.0)
+        hung = asyncio.ensure_future(transport.run(Command(["sleep", "97.105"])))
+        await there("97.105")
+        sshd.freeze()
+        begun = time.monotonic()
+        with pytest.raises(ConnectionLost) as caught:
+            await hung
+        assert caught.value.may_have_run is True
+        assert time.monotonic() - begun < 4
+        with pytest.raises(TransportError) as unreachable:
+            await transport.run(Command(["true"]))
+        assert unreachable.value.may_have_run is False
+        sshd.thaw()
+        assert (await transport.run(Command(["echo", "well"]))).stdout == b"well\n"
+
+
+async def test_a_time_out_at_a_host_that_freezes_comes_in_time_and_the_command_is_ended_later(
+    opened: Opened,
+) -> None:
+    with Sshd() as sshd:
+        transport = opened(sshd, connect_timeout_s=1.0)
+        hung = asyncio.ensure_future(transport.run(Command(["sleep", "97.106"], timeout_s=3)))
+        await there("97.106")
+        sshd.freeze()
+        begun = time.monotonic()
+        with pytest.raises(OperationTimeout):
+            await hung
+        assert time.monotonic() - begun < 9
+        sshd.thaw()
+        assert (await transport.run(Command(["echo", "well"]))).stdout == b"well\n"
+        assert await gone("97.106")
+
+
+async def test_closing_is_bounded_in_time_also_if_the_host_is_frozen(opened: Opened) -> None:
+    with Sshd() as sshd:
+        transport = opened(sshd)
+        await transport.run(Command(["true"]))
+        hung = asyncio.ensure_future(transport.run(Command(["sleep", "97.107"])))
+        await there("97.107")
+        sshd.freeze()
+        begun = time.monotonic()
+        await transport.aclose()
+        assert time.monotonic() - begun < 5
+        with pytest.raises((ConnectionLost, ClosedError)):
+            await hung
+
+
+async def test_a_host_that_drops_idle_connections_is_connected_to_again(opened: Opened) -> None:
+    with Sshd() as sshd:
+        transport = opened(sshd)
+        for _ in range(5):
+            assert (await transport.run(Command(["echo", "well"]))).stdout == b"well\n"
+            sshd.cut()
+        assert sshd.accepted() == 5
+
+
+async def test_a_connection_that_nobody_uses_is_closed(opened: Opened) -> None:
+    with Sshd() as sshd:
+        transport = opened(sshd, idle_timeout_s=0.3)
+        await transport.run(Command(["sleep", "0.6"]))
+        assert sshd.connections
+        await asyncio.sleep(1)
+        assert not sshd.connections
+        assert (await transport.run(Command(["echo", "well"]))).stdout == b"well\n"
+
+
+async def test_what_ends_by_itself_leaves_its_children_alone(
+    transport: Transport, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
+    text = '(sleep 0.5; : >"$1") </dev/null >/dev/null 2>&1 &'
+    await transport.run(Command(["sh", "-c", text, "sh", str(flag)]))
+    async with asyncio.timeout(10):
+        while not flag.exists():
+            await asyncio.sleep(0.05)
+
+
+async def test_a_source_of_input_that_fails_ends_the_command_with_its_error(
+    transport: Transport,
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise ValueError("the source is broken")
+
+    with pytest.raises(ValueError, match="the source is broken"):
+        async with transport.stream(
+            Command(["sh", "-c", "cat; sleep 97.108"]), chunks()
+        ) as process:
+            async for _ in process.stdout:
+                pass
+    assert await gone("97.108")
+
+
+async def test_after_close_it_says_so(transport: Transport, tmp_path: Path) -> None:
+    async with transport:
+        await transport.run(Command(["true"]))
+    await transport.aclose()
+    for use in (
+        lambda: transport.run(Command(["true"])),
+        lambda: transport.put(tmp_path / "a", "b"),
+        lambda: transport.get("b", tmp_path / "a"),
+    ):
+        with pytest.raises(ClosedError, match="the SSH transport is closed"):
+            await use()
+
+
+def test_another_loop_is_a_clear_error() -> None:
+    transport = SSHTransport(SSHConfig("host.invalid"))
+    anyio.run(transport.__aenter__)
+    with pytest.raises(ClosedError, match="another event loop"):
+        anyio.run(transport.run, Command(["true"]))

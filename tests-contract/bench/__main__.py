@@ -1,0 +1,59 @@
+"""`python -m bench NAME`: run a benchmark and print its table.
+
+python -m bench ssh                       files over SSH, beside tar and sftp
+python -m bench ssh --rounds 5 --write    also write the table into docs/benchmarks.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+
+from . import _ssh
+from ._measure import Row, table
+
+_PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
+_RESULTS = Path(__file__).parents[2] / "results"
+_BENCHMARKS: dict[str, Callable[[int, Callable[[str], None]], Awaitable[Sequence[Row]]]] = {
+    "ssh": _ssh.rows
+}
+
+
+def main(argv: list[str]) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="bench", description="Measure beside other tools.")
+    parser.add_argument("name", choices=_BENCHMARKS)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
+    parser.add_argument("--write", action="store_true", help="write the table into the docs")
+    chosen = parser.parse_args(argv)
+    rows = anyio.run(
+        _BENCHMARKS[chosen.name], chosen.rounds, lambda text: print(text, file=sys.stderr)
+    )
+    said = table(rows)
+    print(said)
+    _RESULTS.mkdir(exist_ok=True)
+    seconds = {row.case: row.seconds for row in rows}
+    (_RESULTS / f"bench-{chosen.name}.json").write_text(json.dumps(seconds, indent=1))
+    if chosen.write:
+        _write(chosen.name, chosen.rounds, said)
+    return 0
+
+
+def _write(name: str, rounds: int, said: str) -> None:
+    """Put the table where the page has a place for it."""
+    when = f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, medians of {rounds}"
+    place = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    page = _PAGE.read_text("utf-8")
+    _PAGE.write_text(place.sub(lambda m: f"{m[1]}\n{said}\n({when})\n\n{m[2]}", page), "utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

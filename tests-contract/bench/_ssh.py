@@ -1,0 +1,224 @@
+"""Files over SSH: one of 2 GiB and 10,000 of 10 kB, to the host and back, beside `tar` through OpenSSH's `ssh`, and `sftp`.
+
+All three have a connection already, to the same sshd on this machine, and write to the same disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+from attrs import frozen
+
+from intercede.backend.batch import BatchBackend
+from intercede.core import (
+    FileRef,
+    JobID,
+    JobStatus,
+    OutputSpec,
+    Submission,
+    SubmissionSpec,
+    registry,
+)
+from stacks.sshd import Sshd
+
+from ._measure import Case, Row, Side, measure
+
+__all__ = ["rows"]
+
+#: What is moved: its name, and the shell command that makes it in an empty directory.
+_LOADS: Final = {
+    "1 file of 2 GiB": "head -c 2147483648 /dev/urandom >large",
+    "10,000 files of 10 kB": "head -c 102400000 /dev/urandom | split -b 10240 -a 4 - small.",
+}
+_PATIENCE_S: Final = 600.0
+
+
+async def rows(rounds: int, tell: Callable[[str], None]) -> Sequence[Row]:
+    """Measure both loads in both directions."""
+    found = []
+    with tempfile.TemporaryDirectory(prefix="intercede-bench-") as folder, Sshd() as sshd:
+        place = Path(folder)
+        with _client(sshd, place) as options:
+            config = {"transport": sshd.config, "scheduler": "direct", "root": f"{place}/host"}
+            async with sshd.credentials() as credentials:
+                ce = registry.backend(config, credentials)
+                assert isinstance(ce, BatchBackend)
+                async with ce:
+                    for name, command in _LOADS.items():
+                        bench = _Bench(ce, options, place, command)
+                        found.append(await measure(await bench.upload(name), rounds, tell))
+                        found.append(await measure(await bench.download(name), rounds, tell))
+                        await bench.clean()
+    return found
+
+
+@contextmanager
+def _client(sshd: Sshd, place: Path) -> Iterator[list[str]]:
+    """Options of OpenSSH's clients, which share a connection that is open already."""
+    settings = {
+        "BatchMode": "yes",
+        "ControlPath": f"{place}/master",
+        "IdentitiesOnly": "yes",
+        "IdentityFile": f"{sshd.folder}/user_key",
+        "Port": str(sshd.port),
+        "User": sshd.user,
+        "UserKnownHostsFile": f"{sshd.folder}/known_hosts",
+    }
+    options = ["-F", "none", *(f"-o{key}={value}" for key, value in settings.items())]
+    master = ["ssh", *options, "-o", "ControlMaster=yes", "-N", "-f", "127.0.0.1"]
+    subprocess.run(master, check=True, stdin=subprocess.DEVNULL)
+    try:
+        yield options
+    finally:
+        subprocess.run(["ssh", *options, "-O", "exit", "127.0.0.1"], check=True)
+
+
+@frozen
+class _Bench:
+    """One load.
+
+    Attributes:
+        ce: The backend.
+        options: Of OpenSSH's clients.
+        place: A folder of our own.
+        command: Makes the load.
+    """
+
+    ce: BatchBackend
+    options: Sequence[str]
+    place: Path
+    command: str
+
+    @property
+    def _load(self) -> Path:
+        return self.place / "load"
+
+    @property
+    def _there(self) -> Path:
+        return self.place / "there"
+
+    @property
+    def _here(self) -> Path:
+        return self.place / "here"
+
+    async def upload(self, name: str) -> Case:
+        """From here to the host."""
+        self._load.mkdir()
+        await _shell(f"cd {shlex.quote(str(self._load))} && {self.command}")
+        wanted = await _digests(self._load)
+        made: list[Submission] = []
+        spec = SubmissionSpec("true", resident=True, inputs=[FileRef("load", source=self._load)])
+
+        async def ours() -> None:
+            made.append(await self.ce.submit(spec))
+
+        async def ours_arrived() -> None:
+            submission = made.pop()
+            await self._ended(submission)
+            sandbox = self.place / "host" / submission.id / "inputs/load"
+            assert await _digests(sandbox) == wanted
+            (await self.ce.purge([handle.id for handle in submission.handles])).raise_for_failures()
+
+        async def arrived() -> None:
+            assert await _digests(self._there) == wanted
+            await anyio.to_thread.run_sync(shutil.rmtree, self._there)
+
+        tar = self._remotely(f"mkdir {self._there} && tar -C {self._there} -xf -")
+        tar = f"tar -C {self._load} -cf - . | {tar}"
+        sftp = self._by_sftp(f"mkdir {self._there}", f"put {self._load}/* {self._there}/")
+        return Case(
+            f"{name}, to the host",
+            Side("interCEde", ours, ours_arrived),
+            [
+                Side("ssh tar", partial(_shell, tar), arrived),
+                Side("sftp", partial(_shell, sftp), arrived),
+            ],
+        )
+
+    async def download(self, name: str) -> Case:
+        """From the host to here."""
+        spec = SubmissionSpec(
+            "sh", ["-c", self.command], resident=True, outputs=OutputSpec(everything=True)
+        )
+        submission = await self.ce.submit(spec)
+        await self._ended(submission)
+        (job,) = [handle.id for handle in submission.handles]
+        work = self.place / "host" / submission.id / "0/work"
+        wanted = await _digests(work)
+
+        async def ours() -> None:
+            outputs = await self.ce.fetch_output([JobID(job)], self._here)
+            outputs.raise_for_failures()
+
+        async def ours_arrived() -> None:
+            assert await _digests(self._here / submission.id / "0/work") == wanted
+            await anyio.to_thread.run_sync(shutil.rmtree, self._here)
+
+        async def arrived() -> None:
+            assert await _digests(self._here) == wanted
+            await anyio.to_thread.run_sync(shutil.rmtree, self._here)
+
+        tar = self._remotely(f"tar -C {work} -cf - .")
+        tar = f"mkdir {self._here} && {tar} | tar -C {self._here} -xf -"
+        sftp = f"mkdir {self._here} && {self._by_sftp(f'get {work}/* {self._here}/')}"
+        return Case(
+            f"{name}, from the host",
+            Side("interCEde", ours, ours_arrived),
+            [
+                Side("ssh tar", partial(_shell, tar), arrived),
+                Side("sftp", partial(_shell, sftp), arrived),
+            ],
+        )
+
+    async def clean(self) -> None:
+        """Remove the load."""
+        await anyio.to_thread.run_sync(shutil.rmtree, self._load)
+
+    def _remotely(self, command: str) -> str:
+        """A command on the host, as one of the shell."""
+        return shlex.join(["ssh", *self.options, "127.0.0.1", command])
+
+    def _by_sftp(self, *lines: str) -> str:
+        """A batch of sftp's, as a command of the shell."""
+        sftp = shlex.join(["sftp", "-q", "-b", "-", *self.options, "127.0.0.1"])
+        return f"printf '%s\\n' {shlex.join(lines)} | {sftp} >/dev/null"
+
+    async def _ended(self, submission: Submission) -> None:
+        submission.raise_for_failures()
+        ids = [handle.id for handle in submission.handles]
+        with anyio.fail_after(_PATIENCE_S):
+            while True:
+                statuses = set((await self.ce.status(ids)).values())
+                if all(status.is_finished for status in statuses):
+                    break
+                await anyio.sleep(0.1)
+        assert statuses == {JobStatus.SUCCESSFUL}
+
+
+async def _shell(command: str) -> None:
+    await anyio.run_process(["sh", "-c", command])
+
+
+async def _digests(folder: Path) -> dict[str, str]:
+    """By name, the SHA-256 of each file."""
+    return await anyio.to_thread.run_sync(_digests_of, folder)
+
+
+def _digests_of(folder: Path) -> dict[str, str]:
+    found = {}
+    for file in folder.iterdir():
+        with file.open("rb") as stream:
+            found[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    assert found
+    return found

@@ -1,0 +1,82 @@
+"""What the contract suite is told of a running stack. The modules that `stacks test` generates take it from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from intercede.contract import RelayFaults, Resource, TransportResource
+
+from ._engine import find_engine
+from ._faults import StackFaults
+from ._life import Running, running
+from ._manifest import stacks
+from ._probe import ShellProbe
+
+__all__ = ["backend", "transport"]
+
+#: Where the suite's sandboxes are, in the home of the account.
+_ROOT: Final = "contract"
+
+
+def transport(name: str) -> TransportResource:
+    """The stack's way in, with every account that the manifest lists."""
+    there = _there(name)
+    stack, way = there.stack, there.way
+    credentials = way.credentials(there.folder)
+    return TransportResource(
+        config=_config(there, stack.account),
+        seconds=stack.seconds,
+        logins={account: _config(there, account) for account in stack.logins},
+        probe=_probe(there),
+        faults=RelayFaults(credentials, way.through, way.server),
+        credentials=credentials,
+    )
+
+
+def backend(name: str) -> Resource:
+    """The stack's way in composed with its scheduler; without a scheduler the way in is a backend."""
+    there = _there(name)
+    stack = there.stack
+    credentials = there.way.credentials(there.folder)
+    own = _config(there, stack.account)
+    if not stack.scheduler:
+        return Resource(
+            config=own, seconds=stack.seconds, other_process=True, credentials=credentials
+        )
+    root, probe = _root(there), _probe(there)
+    shared = {"transport": own, "scheduler": stack.scheduler, "root": root}
+    alone = {**shared, "root": f"{root}/{{unique}}"}
+    return Resource(
+        config=shared,
+        seconds=stack.seconds,
+        other_process=True,
+        narrow={**alone, "scheduler": stack.narrow} if stack.narrow else None,
+        limited={
+            "bytes": {**alone, "output_max_bytes": 100_000},
+            "files": {**alone, "output_max_files": 20},
+            "seconds": {**alone, "output_max_s": 0.2},
+        },
+        probe=probe,
+        faults=StackFaults(credentials, probe, there.way),
+        credentials=credentials,
+    )
+
+
+def _there(name: str) -> Running:
+    return running(stacks()[name])
+
+
+def _config(there: Running, account: str) -> Mapping[str, Any]:
+    return there.way.config(there.stack, there.folder, there.port, account)
+
+
+def _root(there: Running) -> str:
+    return f"{there.home}/{_ROOT}"
+
+
+def _probe(there: Running) -> ShellProbe:
+    user = ("--user", there.stack.account)
+    return ShellProbe(
+        (*find_engine().command, "exec", "--interactive", *user, there.container), _root(there)
+    )
