@@ -338,7 +338,7 @@ class SendsFirst(Honest):
         return await super().submit(spec, copies)
 
 
-@lie("S6", "names no field when it refuses", "E1")
+@lie("S6", "names no field when it refuses", "E1 T3")
 class NamesNoField(Honest):
     async def submit(self, spec: SubmissionSpec, copies: Copies = 1) -> Submission:
         try:
