@@ -143,6 +143,20 @@ async def test_native_ids_of_a_lost_attempt_are_learnt_from_the_list_by_its_mark
         assert asked == [f"{submission}.10", f"{submission}.2"]
 
 
+async def test_a_job_that_runs_for_longer_than_the_grace_is_not_lost_for_lack_of_a_native_id(
+    make_backend: Any, tools: Any
+) -> None:
+    """That it left the queue is not known of a job whose native id had to be learnt first."""
+    async with make_backend(grace_s=1.0) as ce:
+        ids = tools.ids_of(await ce.submit(tools.script("sleep 3")))
+        bare = [JobID(job.rpartition("/")[0]) for job in ids]
+        while not (await ce.status(ids))[ids[0]].is_finished:
+            await ce.status(bare)
+            await anyio.sleep(0.1)
+        assert (await ce.status(ids))[ids[0]] is JobStatus.SUCCESSFUL
+        assert (await ce.status(bare))[bare[0]] is JobStatus.SUCCESSFUL
+
+
 async def test_an_uncertain_job_is_killed_once_its_native_id_is_learnt(
     make_backend: Any, tools: Any
 ) -> None:

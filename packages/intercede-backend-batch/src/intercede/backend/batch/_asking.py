@@ -113,10 +113,13 @@ async def resolve(
     listing = host.scheduler.list_commands(host.mark())
     script.run_all("list", listing)
     script.add(
-        sandbox.read_ends(((p.submission, p.copy) for p in bare.values()), host.config.grace_s)
+        sandbox.read_ends(
+            ((p.submission, p.copy) for p in bare.values()), host.config.grace_s, left=False
+        )
     )
     frames = await host.run(script)
     attempts = read_frames(frames)
+    unlisted: dict[JobID, JobParts] = {}
     ends = parse_ends(frames.lines)
     natives: dict[str, Mapping[int, str | Failure]] = {}
     resolved = {job: part for job, part in parts.items() if part.native is not None}
@@ -140,7 +143,35 @@ async def resolve(
                 JobStatus.PENDING,
                 reason="staged, and not submitted: kill and purge it, or wait",
             )
-        elif state != sandbox.ATTEMPT_OPEN and end.age_s >= host.config.grace_s:
+        elif state == sandbox.ATTEMPT_OPEN:
+            failures[job] = Failure(
+                FailureCode.NOT_NOW,
+                "its submission is under way, and the scheduler's answer not known",
+            )
+        else:
+            unlisted[job] = part
+    if unlisted:
+        await _ask_unlisted(host, unlisted, found, failures)
+    return resolved
+
+
+async def _ask_unlisted(
+    host: Host,
+    unlisted: Mapping[JobID, JobParts],
+    found: dict[JobID, JobDetails],
+    failures: dict[JobID, Failure],
+) -> None:
+    """Jobs whose submission broke off, and which the scheduler does not list: how long has that been so?"""
+    script = host.script()
+    script.add(
+        sandbox.read_ends(
+            ((part.submission, part.copy) for part in unlisted.values()), host.config.grace_s
+        )
+    )
+    ends = parse_ends((await host.run(script)).lines)
+    for job, part in unlisted.items():
+        end = ends.get((part.submission, part.copy))
+        if end is not None and end.record is None and end.age_s >= host.config.grace_s:
             found[job] = JobDetails(
                 JobStatus.FINISHED_UNKNOWN,
                 reason="its submission broke off, and the scheduler does not know it",
@@ -148,9 +179,8 @@ async def resolve(
         else:
             failures[job] = Failure(
                 FailureCode.NOT_NOW,
-                f"its submission is {state}, and the scheduler does not list it yet",
+                "its submission broke off, and the scheduler does not list it yet",
             )
-    return resolved
 
 
 def _learn(

@@ -257,8 +257,15 @@ done
 """
 
 
-def read_ends(jobs: Iterable[tuple[str, int]], grace_s: float) -> str:
-    """Say how jobs that left the queue ended. Sets `$undecided` if a job has no record of its end."""
+def read_ends(jobs: Iterable[tuple[str, int]], grace_s: float, *, left: bool = True) -> str:
+    """Say how jobs ended. Sets `$undecided` if a job has no record of its end.
+
+    Args:
+        jobs: Submission and copy.
+        grace_s: After it a job without a record is lost.
+        left: They are known to have left the queue: when that was seen first is written down. Otherwise nothing is.
+    """
+    left_alone = "" if left else 'echo "none $j $cancelled 0"; continue'
     return f"""\
 {_ATTEMPT_STATE}
 now=$(date +%s)
@@ -275,6 +282,7 @@ for j in {_directories(jobs)}; do
   s=${{j%/*}}
   if [ "$s" != "$of" ]; then attempt_state "$s"; of=$s; fi
   case $attempt in staged|open) echo "none $j $cancelled 0"; continue;; esac
+  {left_alone}
   if ! {{ read -r since < "$j/gone"; }} 2>/dev/null; then
     since=$now
     {{ echo "$now" > "$j/gone"; }} 2>/dev/null
