@@ -200,8 +200,17 @@ def test_a_key_that_is_not_known_does_not_show_its_value() -> None:
     ],
 )
 def test_a_plugin_that_is_not_installed_says_what_is_and_what_to_install(
-    config: dict[str, Any], said: str
+    config: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What is to be installed may be here already.
+    found = registry._entry_points
+    monkeypatch.setattr(
+        registry,
+        "_entry_points",
+        lambda group: [
+            (info, point) for info, point in found(group) if f" {info.distribution}" not in said
+        ],
+    )
     with pytest.raises(PluginNotFound) as caught:
         registry.backend(config)
     assert said in str(caught.value)
