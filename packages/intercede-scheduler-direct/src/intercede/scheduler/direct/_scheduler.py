@@ -70,7 +70,7 @@ class DirectScheduler:
     @property
     def native_id(self) -> str:
         """Submission and copy: direct has no numbers of its own."""
-        return r"[A-Za-z0-9-]{1,64}\.[0-9]{1,9}"
+        return r"[A-Za-z0-9][A-Za-z0-9-]{0,63}\.[0-9]{1,9}"  # never like an option
 
     def probe_commands(self, queue: str | None) -> Sequence[Command]:
         """Ask for the tools that direct needs, cores and memory."""
