@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, Final
 
@@ -267,6 +268,15 @@ class Started(_Running):
     async def exited(self) -> int:
         """Wait for its end alone."""
         return await self._child.wait()
+
+    @property
+    def alive(self) -> bool:
+        """The process that was started has not ended, whether or not anybody has heard."""
+        try:
+            stat = Path(f"/proc/{self._child.pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
 
     async def send(self, content: bytes) -> None:
         """Write input."""

