@@ -32,13 +32,12 @@ from intercede.core import (
     registry,
 )
 from intercede.core.registry import describe
+from intercede.toolkit import sole, to_its_end
 from intercede.transport.local import LocalTransport
 from intercede.transport.local._transport import (
     _NeverStarted,
     _Running,
-    _sole,
     _start,
-    _to_its_end,
 )
 
 from ._honest import LIARS
@@ -172,10 +171,10 @@ class HonestTransport(LocalTransport):
                     yield Heard(self, running)
                     tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise _sole(group) from None
+            raise sole(group) from None
         finally:
             running.late = scope.cancelled_caught
-            await _to_its_end(self.end(running))
+            await to_its_end(self.end(running))
         if scope.cancelled_caught:
             raise self.out_of_time(command)
 

@@ -26,6 +26,7 @@ from ._tar import (
     tar_header,
     tar_padding,
 )
+from ._waiting import sole, to_its_end
 
 __all__ = [
     "MARKER",
@@ -62,8 +63,10 @@ __all__ = [
     "quote_pattern",
     "redact",
     "runner_script",
+    "sole",
     "submission_time",
     "sweep",
     "tar_header",
     "tar_padding",
+    "to_its_end",
 ]

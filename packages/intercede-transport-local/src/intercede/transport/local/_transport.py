@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -29,7 +29,7 @@ from intercede.core import (
     ResourceError,
     Unreachable,
 )
-from intercede.toolkit import Lifetime
+from intercede.toolkit import Lifetime, sole, to_its_end
 
 __all__ = ["LocalConfig", "LocalTransport"]
 
@@ -117,9 +117,9 @@ class LocalTransport:
                     yield process
                     tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise _sole(group) from None
+            raise sole(group) from None
         finally:
-            await _to_its_end(process.end())
+            await to_its_end(process.end())
         if scope.cancelled_caught:
             raise OperationTimeout(
                 f"{command.argv[0]} did not end within {command.timeout_s:g} s", may_have_run=True
@@ -142,34 +142,11 @@ async def _start(command: Command) -> anyio.abc.Process:
         anyio.open_process(command.argv, cwd=Path.home(), start_new_session=True)
     )
     try:
-        return await _to_its_end(starting)
+        return await to_its_end(starting)
     except asyncio.CancelledError:
         if starting.done() and not starting.cancelled() and starting.exception() is None:
-            await _to_its_end(_Running(starting.result(), 0).end())
+            await to_its_end(_Running(starting.result(), 0).end())
         raise
-
-
-async def _to_its_end(work: Awaitable[T]) -> T:
-    """Wait for something that must not be left half-done, whoever cancels us meanwhile, be it anyio or asyncio."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    return task.result()
-
-
-def _sole(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception of a task group whose tasks raise none of their own."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _copy(source: Path, target: Path) -> None:

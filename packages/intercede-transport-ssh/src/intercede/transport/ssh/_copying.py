@@ -19,12 +19,12 @@ import anyio
 import anyio.to_thread
 
 from intercede.core import Command, CommandResult, ConnectionLost, InterCEdeError, ResourceError
+from intercede.toolkit import to_its_end
 
 from ._blocks import Block, Blocks
 from ._connecting import Connecting
 from ._files import Files, SFTPFiles, ShellFiles
 from ._link import Link, LinkLost
-from ._waiting import to_its_end
 
 __all__ = ["Copying"]
 

@@ -13,10 +13,12 @@ from asyncssh.constants import OPEN_REQUEST_SESSION_FAILED
 from asyncssh.sftp import start_sftp_client
 from attrs import define
 
+from intercede.toolkit import to_its_end
+
 from ._framing import COMMAND_LINE
 from ._limiter import Limiter
 from ._session import Session
-from ._waiting import to_its_end, with_grace
+from ._waiting import with_grace
 
 __all__ = ["Link", "LinkLost"]
 

@@ -22,7 +22,7 @@ from intercede.core import (
     Process,
     ResourceError,
 )
-from intercede.toolkit import Lifetime
+from intercede.toolkit import Lifetime, sole, to_its_end
 
 from ._config import SSHConfig
 from ._connecting import Connecting
@@ -30,7 +30,6 @@ from ._copying import Copying
 from ._ending import Ending
 from ._link import Link, LinkLost
 from ._session import Session
-from ._waiting import to_its_end
 
 __all__ = ["SSHTransport"]
 
@@ -115,7 +114,7 @@ class SSHTransport:
                     yield session
                     tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise _sole(group) from None
+            raise sole(group) from None
         finally:
             for link, session in begun:
                 await to_its_end(self._ending.end(link, session))
@@ -184,11 +183,3 @@ class SSHTransport:
         """
         self._lifetime.check()
         await self._copying.get(remote, local)
-
-
-def _sole(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception of a task group whose tasks raise none of their own."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

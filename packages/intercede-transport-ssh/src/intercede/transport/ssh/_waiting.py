@@ -8,25 +8,11 @@ from typing import Any, TypeVar
 
 import anyio
 
-__all__ = ["reached", "to_its_end", "with_grace"]
+from intercede.toolkit import to_its_end
+
+__all__ = ["reached", "with_grace"]
 
 T = TypeVar("T")
-
-
-async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Do something that must not be left half-done; asyncio's cancellation takes effect when it is over, anyio's outside."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-    if cancelled is not None:
-        _look_at(task)
-        raise cancelled
-    return task.result()
 
 
 async def with_grace(work: Coroutine[Any, Any, T], grace_s: float) -> T:
