@@ -294,6 +294,8 @@ def _check_secrets(
     directories: Iterable[str],
 ) -> None:
     """Refuse a secret in whose place, or on whose way, something else is staged."""
+    if not any(variant.secrets for variant in variants):
+        return
     names = {*files, *(ref.name for ref in spec.inputs if ref.content is not None)}
     taken = names | set(directories) | {parent for name in names for parent in _above(name)}
     for copy, variant in enumerate(variants):
