@@ -158,7 +158,7 @@ class StatusRules(Rules):
     async def test_an_empty_list_does_no_io(self, bench: Bench) -> None:
         async with bench.made() as backend:
             for name, call in bulk_calls(backend, bench).items():
-                with io_watched() as seen:
+                with io_watched(threads=False) as seen:
                     assert len(await call([])) == 0, name
                 assert seen == [], name
 
