@@ -98,11 +98,11 @@ class QuotesForSh(HonestTransport):
         return f"exec {shlex.join(argv)}", b""
 
 
-@lie("X1", "looks whether there is a sh, and hides what is said if not", needs="csh tcsh")
+@lie("X1", "looks whether there is a sh, and hides what is said of it as in sh", needs="csh tcsh")
 class LooksForSh(HonestTransport):
     def told(self, argv: Sequence[str]) -> tuple[str, bytes]:
         line, script = super().told(argv)
-        return f"command -v sh >/dev/null 2>&1 && {line}", script
+        return f"test -x /bin/sh 2>/dev/null && {line}", script
 
 
 @lie("X1", "puts files as text")
