@@ -168,10 +168,10 @@ _QUEUE: Final = (
         "list",
         "fake-list mark1",
         {
-            "1.1": ["mark1", "running"],
-            "1.2": ["mark1", "pending"],
-            "1.3": ["mark1", "held"],
-            "12.0": ["mark10", "running"],
+            "1.1": ["mark1", 1, "running"],
+            "1.2": ["mark1", 2, "pending"],
+            "1.3": ["mark1", 3, "held"],
+            "12.0": ["mark10", 0, "running"],
         },
         _answer(
             ("1.1", "running", "mark1"),

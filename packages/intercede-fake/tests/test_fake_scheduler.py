@@ -62,7 +62,7 @@ class Driven:
         results = await self.ask(SCHEDULER.history_commands(jobs))
         return SCHEDULER.parse_history(jobs, results)
 
-    async def listed(self, prefix: str) -> Mapping[str, tuple[str, JobStatus]]:
+    async def listed(self, prefix: str) -> Mapping[str, tuple[str, int | None, JobStatus]]:
         return SCHEDULER.parse_list(await self.ask(SCHEDULER.list_commands(prefix)))
 
 
@@ -83,9 +83,9 @@ async def test_jobs_are_submitted_seen_killed_and_remembered() -> None:
     assert seen[jobs[0]].started_at == NOW
     assert "no slot is free" in str(seen[jobs[1]].reason)
     assert await driven.listed("m-") == {
-        "1.0": ("m-1", JobStatus.RUNNING),
-        "1.1": ("m-1", JobStatus.PENDING),
-        "1.5": ("m-1", JobStatus.PENDING),
+        "1.0": ("m-1", 0, JobStatus.RUNNING),
+        "1.1": ("m-1", 1, JobStatus.PENDING),
+        "1.5": ("m-1", 5, JobStatus.PENDING),
     }
     assert await driven.listed("other") == {}
 

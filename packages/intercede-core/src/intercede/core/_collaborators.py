@@ -259,8 +259,8 @@ class Scheduler(Protocol):
         """How to list the unfinished jobs whose mark begins so; for counts, find and open attempts."""
         ...
 
-    def parse_list(self, results: Results) -> Mapping[str, tuple[str, JobStatus]]:
-        """By native id: the mark and the status.
+    def parse_list(self, results: Results) -> Mapping[str, tuple[str, int | None, JobStatus]]:
+        """By native id: the mark, the copy's number (None: the row does not tell it), and the status.
 
         Raises:
             ResourceError: The list could not be had; an empty one is never a guess.

@@ -181,10 +181,10 @@ class FakeScheduler:
         """As `Scheduler`."""
         return [Command(["fake-list", mark_prefix])]
 
-    def parse_list(self, results: Results) -> Mapping[str, tuple[str, JobStatus]]:
+    def parse_list(self, results: Results) -> Mapping[str, tuple[str, int | None, JobStatus]]:
         """As `Scheduler`."""
         return {
-            native: (mark, _STATES[state])
+            native: (mark, int(native.partition(".")[2]), _STATES[state])
             for native, state, mark in (row for row in _rows(results, "fake-list") if len(row) == 3)
             if re.fullmatch(_NATIVE, native) and state in _STATES
         }

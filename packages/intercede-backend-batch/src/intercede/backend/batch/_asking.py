@@ -5,8 +5,9 @@ Absence is only believed of an answer that parses (T5), and only of an id that w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
 
 from attrs import evolve
 
@@ -42,6 +43,9 @@ __all__ = [
     "read_queue",
     "resolve",
 ]
+
+#: Attempts after which the scheduler knows of no job.
+_NOT_SUBMITTED: Final = (sandbox.ATTEMPT_STAGED, sandbox.ATTEMPT_CANCELLED)
 
 
 def parse_ids(
@@ -119,6 +123,7 @@ async def resolve(
     )
     frames = await host.run(script)
     attempts = read_frames(frames)
+    listed, trouble = _read_list(host, frames, len(listing))
     unlisted: dict[JobID, JobParts] = {}
     ends = parse_ends(frames.lines)
     natives: dict[str, Mapping[int, str | Failure]] = {}
@@ -130,13 +135,15 @@ async def resolve(
             failures[job] = Failure(FailureCode.NO_SUCH_JOB, "no such submission is here")
             continue
         if part.submission not in natives:
-            natives[part.submission] = _learn(host, part.submission, attempts, frames)
+            natives[part.submission] = _learn(host, part.submission, attempts, listed)
         native = natives[part.submission].get(part.copy)
         if isinstance(native, str):
             resolved[job] = evolve(part, native=native)
         elif isinstance(native, Failure):
             found[job] = JobDetails(JobStatus.FAILED, reason=f"not submitted: {native.message}")
-        elif end.cancelled or end.record is not None:
+        elif trouble is not None and not end.written and state not in _NOT_SUBMITTED:
+            failures[job] = trouble
+        elif end.cancelled or end.written:
             found[job] = _details_or(verdict(end, None, host.config.grace_s), failures, job)
         elif state == sandbox.ATTEMPT_STAGED:
             found[job] = JobDetails(
@@ -183,29 +190,38 @@ async def _ask_unlisted(
             )
 
 
+def _read_list(
+    host: Host, frames: Frames, count: int
+) -> tuple[Mapping[str, Mapping[int, str]], Failure | None]:
+    """By mark and copy the native ids that the scheduler lists; or why nothing is known of any (T5).
+
+    Which copy a job is, only its row can tell: some may have left the queue already. A copy that two rows claim is neither's.
+    """
+    try:
+        rows = host.scheduler.parse_list(frames.commands("list", count))
+    except ResourceError as error:
+        return {}, Failure(FailureCode.NOT_NOW, f"the scheduler's list could not be read: {error}")
+    claims: dict[str, dict[int, list[str]]] = {}
+    for native, (mark, copy, _) in rows.items():
+        if copy is not None and host.native_id.fullmatch(native):
+            claims.setdefault(mark, {}).setdefault(copy, []).append(native)
+    return {
+        mark: {copy: natives[0] for copy, natives in copies.items() if len(natives) == 1}
+        for mark, copies in claims.items()
+    }, None
+
+
 def _learn(
-    host: Host, submission: str, attempts: Attempts, frames: Frames
+    host: Host, submission: str, attempts: Attempts, listed: Mapping[str, Mapping[int, str]]
 ) -> Mapping[int, str | Failure]:
     """The native ids of a submission, from its attempt's answer or, if that is missing, from the scheduler's list."""
-    copies = attempts.totals[submission]
-    batch = host.batch(submission, SubmissionSpec("unknown"), copies)
+    batch = host.batch(submission, SubmissionSpec("unknown"), attempts.totals[submission])
     if attempts.states[submission] == sandbox.ATTEMPT_DONE:
-        try:
+        with suppress(ResourceError):
             return read_natives(host, batch, attempts)
-        except ResourceError:
-            pass
-    if attempts.states[submission] in (sandbox.ATTEMPT_STAGED, sandbox.ATTEMPT_CANCELLED):
+    if attempts.states[submission] in _NOT_SUBMITTED:
         return {}
-    try:
-        listed = host.scheduler.parse_list(frames.commands("list", 1))
-    except ResourceError:
-        return {}
-    # Native ids of one submission count up with its copies.
-    mine = sorted(
-        (native for native, (mark, _) in listed.items() if mark == batch.mark),
-        key=lambda native: [int(n) for n in re.findall(r"[0-9]+", native)],
-    )
-    return dict(enumerate(mine)) if len(mine) == copies else {}
+    return listed.get(batch.mark, {})
 
 
 async def _ask_queue(
