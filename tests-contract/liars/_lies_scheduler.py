@@ -140,6 +140,15 @@ class HeldIsRunning(FakeScheduler):
         }
 
 
+@lie("N2", "takes all that the queue names for unfinished")
+class WhatIsNamedIsUnfinished(FakeScheduler):
+    def parse_status(self, jobs: Sequence[NativeJob], results: Results) -> Found:
+        return {
+            job: evolve(at, status=JobStatus.RUNNING) if at.status.is_finished else at
+            for job, at in super().parse_status(jobs, results).items()
+        }
+
+
 @lie("N2", "has no word for a job that was killed")
 class KilledHasNoWord(FakeScheduler):
     def parse_history(self, jobs: Sequence[NativeJob], results: Results) -> Found:

@@ -33,22 +33,60 @@ def test_a_job_of_which_nothing_is_said_is_not_now() -> None:
     assert outcome.code is FailureCode.NOT_NOW
 
 
-def test_a_record_counts_before_the_history_which_adds_its_own_word() -> None:
-    (end,) = parse_ends([f"exit s/0 {RECORD}"]).values()
-    history = JobDetails(JobStatus.FAILED, native_state="NODE_FAIL")
-    outcome = verdict(end, history, 90)
+def decided(record: str, word: JobDetails | None) -> JobDetails:
+    """The verdict about a job with this record, of which the scheduler says so."""
+    (end,) = parse_ends([f"exit s/0 {record}"]).values()
+    outcome = verdict(end, word, 90)
     assert isinstance(outcome, JobDetails)
-    assert (outcome.status, outcome.native_state) == (JobStatus.SUCCESSFUL, "NODE_FAIL")
-    assert outcome.node == "n1"
+    return outcome
 
 
-@pytest.mark.parametrize("cancelled", [True, False])
-def test_history_counts_before_our_mark_and_the_grace(cancelled: bool) -> None:
-    history = JobDetails(JobStatus.FAILED, reason="time limit")
-    assert verdict(End(present=True, cancelled=cancelled), history, 90) is history
+@pytest.mark.parametrize(
+    "word",
+    [
+        JobDetails(JobStatus.SUCCESSFUL, native_state="COMPLETED"),
+        JobDetails(JobStatus.FINISHED_UNKNOWN, native_state="?"),
+        JobDetails(JobStatus.RUNNING, native_state="R"),
+    ],
+)
+def test_a_record_counts_and_the_scheduler_adds_its_own_word_for_it(word: JobDetails) -> None:
+    details = decided(RECORD, word)
+    assert (details.status, details.native_state) == (JobStatus.SUCCESSFUL, word.native_state)
+    assert details.node == "n1"
+    details = decided(RECORD.replace("code=0", "code=3"), word)
+    assert (details.status, details.exit_code) == (JobStatus.FAILED, 3)
 
 
-def test_a_history_that_has_not_ended_is_not_believed() -> None:
+@pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
+def test_a_good_record_gives_way_to_the_scheduler_and_keeps_what_it_knows(
+    status: JobStatus,
+) -> None:
+    details = decided(RECORD, JobDetails(status, native_state="TIMEOUT", reason="time limit"))
+    assert (details.status, details.native_state) == (status, "TIMEOUT")
+    assert (details.exit_code, details.reason, details.node) == (0, "time limit", "n1")
+    assert details.ended_at is not None
+    unsaid = decided(RECORD, JobDetails(status, native_state="TIMEOUT"))
+    assert unsaid.reason == "the scheduler says TIMEOUT"
+
+
+def test_what_our_kill_or_a_limit_ended_is_not_for_the_scheduler_to_say() -> None:
+    word = JobDetails(JobStatus.FAILED, native_state="NODE_FAIL", reason="node failed")
+    killed = decided(RECORD.replace("cancelled=-", "cancelled=yes"), word)
+    assert (killed.status, killed.reason) == (JobStatus.CANCELLED, "killed by us")
+    limited = decided(RECORD.replace("limit=-", "limit=wall-time"), word)
+    assert limited.reason == "ended at its limit of wall-time"
+
+
+def test_without_a_record_our_mark_counts_before_the_scheduler_and_that_before_the_grace() -> None:
+    word = JobDetails(JobStatus.SUCCESSFUL, native_state="COMPLETED")
+    assert verdict(End(present=True), word, 90) is word
+    assert verdict(End(present=True, written=True), word, 90) is word
+    killed = verdict(End(present=True, cancelled=True), word, 90)
+    assert isinstance(killed, JobDetails)
+    assert (killed.status, killed.native_state) == (JobStatus.CANCELLED, "COMPLETED")
+
+
+def test_a_word_that_the_job_has_not_ended_is_not_believed() -> None:
     history = JobDetails(JobStatus.RUNNING)
     outcome = verdict(End(present=True, age_s=3), history, 90)
     assert isinstance(outcome, Failure)

@@ -88,9 +88,9 @@ async def ask_details(
         await host.connect()
         parts = await resolve(host, parts, found, failures)
     if parts:
-        left = await _ask_queue(host, parts, found, failures)
+        left, told = await _ask_queue(host, parts, found, failures)
         if left:
-            await _ask_ends(host, left, found, failures)
+            await _ask_ends(host, left, told, found, failures)
     nothing = JobDetails(JobStatus.UNKNOWN)
     return (
         {job: found.get(job, nothing) for job in asked},
@@ -229,8 +229,8 @@ async def _ask_queue(
     parts: Mapping[JobID, JobParts],
     found: dict[JobID, JobDetails],
     failures: dict[JobID, Failure],
-) -> dict[JobID, JobParts]:
-    """Look the jobs up in the queue. Returns those that have left it."""
+) -> tuple[dict[JobID, JobParts], dict[JobID, JobDetails]]:
+    """Look the jobs up in the queue. Returns those that have left it, and what it still tells of their end."""
     script = host.script()
     script.add(
         sandbox.unknown_submissions(
@@ -252,20 +252,23 @@ async def _ask_queue(
     }
     known = {job: native for job, native in jobs.items() if job not in failures}
     if not known:
-        return {}
+        return {}, {}
     live, trouble = read_queue(host, list(known.values()), frames, "status", len(commands))
     left = {}
+    told = {}
     for job, native in known.items():
         details = live.get(native)
         if trouble is not None:
             failures[job] = trouble
         elif details is None:
             left[job] = parts[job]
+        elif details.status.is_finished:
+            left[job], told[job] = parts[job], details
         elif details.status is JobStatus.UNKNOWN:
             failures[job] = Failure(FailureCode.NOT_NOW, details.reason or "ask again")
         else:
             found[job] = details
-    return left
+    return left, told
 
 
 def read_queue(
@@ -284,6 +287,7 @@ def read_queue(
 async def _ask_ends(
     host: Host,
     left: Mapping[JobID, JobParts],
+    told: Mapping[JobID, JobDetails],
     found: dict[JobID, JobDetails],
     failures: dict[JobID, Failure],
 ) -> None:
@@ -294,8 +298,8 @@ async def _ask_ends(
             ((part.submission, part.copy) for part in left.values()), host.config.grace_s
         )
     )
-    jobs = {job: native_job(part) for job, part in left.items()}
-    commands = host.scheduler.history_commands(list(jobs.values()))
+    jobs = {job: native_job(part) for job, part in left.items() if job not in told}
+    commands = host.scheduler.history_commands(list(jobs.values())) if jobs else ()
     if commands:
         script.add('if [ -n "$undecided" ]; then')
         script.run_all("history", commands)
@@ -310,9 +314,12 @@ async def _ask_ends(
         except ResourceError:
             history = {}
     for job, part in left.items():
-        outcome = verdict(
-            ends.get((part.submission, part.copy)), history.get(jobs[job]), host.config.grace_s
-        )
+        end = ends.get((part.submission, part.copy))
+        word = told.get(job)
+        if word is None and end is not None and end.record is None:
+            # It may have been asked for the sake of others: what a record has told does not change.
+            word = history.get(jobs[job])
+        outcome = verdict(end, word, host.config.grace_s)
         found[job] = _details_or(outcome, failures, job)
 
 

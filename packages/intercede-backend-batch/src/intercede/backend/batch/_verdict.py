@@ -1,7 +1,11 @@
 """How a job ended, from what was seen of it. Pure; the whole of "finished or not" lives here.
 
-A job that left the queue is what the record of its end says. With none, history is asked. With none, our kill's mark counts; else it is
-`not-now` until the grace is over, and FINISHED_UNKNOWN then. A record that does not parse tells that it is over, and no more.
+A job that left the queue is what the record of its end says. With none, our kill's mark counts; with none, the scheduler's word, from the
+queue or the history; else it is `not-now` until the grace is over, and FINISHED_UNKNOWN then. A record that does not parse tells that
+it is over, and no more.
+
+A record tells what the payload did, the scheduler what was done to it: a payload may end with exit code 0 because its time was over. So a
+record of exit code 0 gives way to the scheduler's word that the job failed or was cancelled.
 """
 
 from __future__ import annotations
@@ -57,29 +61,27 @@ def parse_ends(lines: Iterable[str]) -> dict[tuple[str, int], End]:
     return ends
 
 
-def verdict(end: End | None, history: JobDetails | None, grace_s: float) -> JobDetails | Failure:
+def verdict(end: End | None, word: JobDetails | None, grace_s: float) -> JobDetails | Failure:
     """Where a job is that has left the queue.
 
     Args:
         end: What the sandbox tells; None: nothing that parses.
-        history: What the scheduler's history tells; None: nothing.
+        word: What the scheduler tells of its end; None: nothing.
         grace_s: The configured grace.
     """
     if end is None:
         return Failure(FailureCode.NOT_NOW, "the host's answer says nothing about it; ask again")
     if not end.present:
         return Failure(FailureCode.NO_SUCH_JOB, "its sandbox is gone")
+    if word is not None and _decides(word, end):
+        return word if end.record is None else _with_record(word, end.record)
+    state = None if word is None else word.native_state
     if end.record is not None:
-        details = _from_record(end.record)
-        if history is None:
-            return details
-        return evolve(details, native_state=history.native_state)
-    if history is not None and history.status.is_finished:
-        return history
+        return evolve(_from_record(end.record), native_state=state)
     if end.written:
         return JobDetails(JobStatus.FINISHED_UNKNOWN, reason="the record of its end cannot be read")
     if end.cancelled:
-        return JobDetails(JobStatus.CANCELLED, reason="killed by us")
+        return JobDetails(JobStatus.CANCELLED, native_state=state, reason="killed by us")
     if end.age_s < grace_s:
         return Failure(
             FailureCode.NOT_NOW,
@@ -89,6 +91,29 @@ def verdict(end: End | None, history: JobDetails | None, grace_s: float) -> JobD
     return JobDetails(
         JobStatus.FINISHED_UNKNOWN,
         reason=f"it left the queue and left no record of its end within {grace_s:g} s",
+    )
+
+
+def _decides(word: JobDetails, end: End) -> bool:
+    """Whether it is the scheduler's word that tells how the job ended."""
+    if not word.status.is_finished:
+        return False
+    record = end.record
+    if record is None:
+        # A job that found our mark before it started leaves no record, and the scheduler thinks that all went well.
+        return not end.cancelled
+    if record.cancelled or record.limit is not None:
+        return False
+    return record.code == 0 and word.status in (JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+def _with_record(word: JobDetails, record: ExitRecord) -> JobDetails:
+    """What the scheduler says of the end, with what the record knows better."""
+    return evolve(
+        _from_record(record),
+        status=word.status,
+        native_state=word.native_state,
+        reason=word.reason or f"the scheduler says {word.native_state or word.status}",
     )
 
 
