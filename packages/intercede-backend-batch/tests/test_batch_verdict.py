@@ -1,9 +1,11 @@
 """How a job ended, from what was seen of it."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from intercede.backend.batch._attempts import read_frames
-from intercede.backend.batch._verdict import End, parse_ends, verdict
+from intercede.backend.batch._verdict import End, parse_ends, verdict, write_word
 from intercede.core import Failure, FailureCode, JobDetails, JobStatus
 from intercede.toolkit import Frames
 
@@ -12,6 +14,7 @@ RECORD = "code=0 signal=- cancelled=- limit=- began=1795321975 ended=1795321976 
 
 
 def test_a_line_that_does_not_parse_spoils_only_its_own_job() -> None:
+    word = JobDetails(JobStatus.FAILED, reason="time limit", node="n7")
     lines = [
         "none s/0 yes",
         "none s/1 no x",
@@ -19,12 +22,33 @@ def test_a_line_that_does_not_parse_spoils_only_its_own_job() -> None:
         "exit s/3 rubbish",
         "absent s/4",
         "?",
+        "none s/5 yes lost",
+        "none s/6 no over",
+        f"ended s/7 {write_word(word)}",
+        "none s/7 no 0",
+        "ended s/8 rubbish",
+        "none s/8 no 0",
+        f"ended s/9 {write_word(JobDetails(JobStatus.RUNNING))}",
+        "none s/9 no 0",
+        f"ended s/10 {write_word(word)}",
     ]
     assert parse_ends(lines) == {
         ("s", 2): End(present=True, age_s=7),
         ("s", 3): End(present=True, written=True),
         ("s", 4): End(present=False),
+        ("s", 5): End(present=True, cancelled=True, lost=True),
+        ("s", 6): End(present=True, over=True),
+        ("s", 7): End(present=True, written=True, word=word),
+        ("s", 8): End(present=True, written=True),
+        ("s", 9): End(present=True, written=True),
     }
+
+
+@given(st.text(), st.sampled_from(["ended s/0 ", "exit s/0 ", "none s/0 ", ""]))
+def test_whatever_a_payload_writes_there_is_a_verdict(text: str, word: str) -> None:
+    ends = parse_ends([word + text, "none s/0 no 3"])
+    assert set(ends) == {("s", 0)}
+    verdict(ends["s", 0], None, 90)
 
 
 def test_a_job_of_which_nothing_is_said_is_not_now() -> None:
@@ -84,6 +108,25 @@ def test_without_a_record_our_mark_counts_before_the_scheduler_and_that_before_t
     killed = verdict(End(present=True, cancelled=True), word, 90)
     assert isinstance(killed, JobDetails)
     assert (killed.status, killed.native_state) == (JobStatus.CANCELLED, "COMPLETED")
+    lost = verdict(End(present=True, lost=True), word, 90)
+    assert isinstance(lost, JobDetails)
+    assert lost.status is JobStatus.FINISHED_UNKNOWN
+
+
+def test_a_word_that_was_written_down_stays_and_takes_from_a_record_what_that_knows() -> None:
+    word = JobDetails(JobStatus.CANCELLED, native_state="CANCELLED by 0")
+    lines = [f"ended s/0 {write_word(word)}", f"exit s/0 {RECORD}"]
+    (end,) = parse_ends(lines).values()
+    details = verdict(end, JobDetails(JobStatus.FAILED), 90)
+    assert isinstance(details, JobDetails)
+    assert (details.status, details.exit_code) == (JobStatus.CANCELLED, 0)
+    assert details.reason == "the scheduler says CANCELLED by 0"
+
+
+def test_of_a_scheduler_that_talks_without_end_only_so_much_is_written_down() -> None:
+    text = "\U0001f600" * 10_000
+    line = write_word(JobDetails(JobStatus.FAILED, reason=text, native_state=text, node=text))
+    assert len(line) < 10_000
 
 
 def test_a_word_that_the_job_has_not_ended_is_not_believed() -> None:

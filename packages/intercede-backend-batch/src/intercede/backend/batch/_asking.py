@@ -12,6 +12,7 @@ from typing import Final
 from attrs import evolve
 
 from intercede.core import (
+    Command,
     Failure,
     FailureCode,
     JobDetails,
@@ -32,7 +33,7 @@ from intercede.toolkit import (
 from . import _sandbox as sandbox
 from ._attempts import Attempts, is_submission, read_frames, read_natives
 from ._host import Host
-from ._verdict import parse_ends, verdict
+from ._verdict import End, parse_ends, verdict, write_word
 
 __all__ = [
     "ask_details",
@@ -141,9 +142,9 @@ async def resolve(
             resolved[job] = evolve(part, native=native)
         elif isinstance(native, Failure):
             found[job] = JobDetails(JobStatus.FAILED, reason=f"not submitted: {native.message}")
-        elif trouble is not None and not end.written and state not in _NOT_SUBMITTED:
+        elif trouble is not None and not (end.written or end.lost) and state not in _NOT_SUBMITTED:
             failures[job] = trouble
-        elif end.cancelled or end.written:
+        elif end.decided:
             found[job] = _details_or(verdict(end, None, host.config.grace_s), failures, job)
         elif state == sandbox.ATTEMPT_STAGED:
             found[job] = JobDetails(
@@ -178,7 +179,7 @@ async def _ask_unlisted(
     ends = parse_ends((await host.run(script)).lines)
     for job, part in unlisted.items():
         end = ends.get((part.submission, part.copy))
-        if end is not None and end.record is None and end.age_s >= host.config.grace_s:
+        if end is not None and end.lost:
             found[job] = JobDetails(
                 JobStatus.FINISHED_UNKNOWN,
                 reason="its submission broke off, and the scheduler does not know it",
@@ -291,36 +292,68 @@ async def _ask_ends(
     found: dict[JobID, JobDetails],
     failures: dict[JobID, Failure],
 ) -> None:
-    """Learn how jobs that left the queue ended; the history is only asked if a record is missing."""
+    """Learn how jobs that left the queue ended; the history is only asked if nothing else tells.
+
+    What the history tells, or that it does not, is written down in one more exec, the first time only.
+    """
+    untold = {job: native_job(part) for job, part in left.items() if job not in told}
+    commands = host.scheduler.history_commands(list(untold.values())) if untold else ()
+    ends, frames = await _read_ends(host, left, told, commands)
+    words = dict(told)
+    trouble = ""
+    if commands and "history0" in frames.results:
+        undecided = {
+            job: native
+            for job, native in untold.items()
+            if (end := ends.get(_copy_of(left[job]))) is not None and not end.decided
+        }
+        try:
+            results = frames.commands("history", len(commands))
+            history = host.scheduler.parse_history(list(untold.values()), results)
+        except ResourceError as error:
+            history = {}
+            trouble = f"; the history could not be read: {error}"
+        words |= {job: history[native] for job, native in undecided.items() if native in history}
+        late = {
+            job: left[job]
+            for job in undecided
+            if ends[_copy_of(left[job])].over or (job in words and words[job].status.is_finished)
+        }
+        if late:
+            ends |= (await _read_ends(host, late, words))[0]
+    for job, part in left.items():
+        outcome = verdict(ends.get(_copy_of(part)), words.get(job), host.config.grace_s)
+        if isinstance(outcome, Failure) and outcome.code is FailureCode.NOT_NOW:
+            outcome = evolve(outcome, message=outcome.message + trouble)
+        found[job] = _details_or(outcome, failures, job)
+
+
+async def _read_ends(
+    host: Host,
+    jobs: Mapping[JobID, JobParts],
+    words: Mapping[JobID, JobDetails],
+    history: Sequence[Command] = (),
+) -> tuple[dict[tuple[str, int], End], Frames]:
+    """Write down the scheduler's words where they decide, and read how the jobs ended; ask the history if nothing tells."""
     script = host.script()
     script.add(
         sandbox.read_ends(
-            ((part.submission, part.copy) for part in left.values()), host.config.grace_s
+            map(_copy_of, jobs.values()),
+            host.config.grace_s,
+            words={
+                _copy_of(part): write_word(words[job])
+                for job, part in jobs.items()
+                if job in words and words[job].status.is_finished
+            },
+            last=not history,
         )
     )
-    jobs = {job: native_job(part) for job, part in left.items() if job not in told}
-    commands = host.scheduler.history_commands(list(jobs.values())) if jobs else ()
-    if commands:
+    if history:
         script.add('if [ -n "$undecided" ]; then')
-        script.run_all("history", commands)
+        script.run_all("history", history)
         script.add("fi")
     frames = await host.run(script)
-    ends = parse_ends(frames.lines)
-    history: Mapping[NativeJob, JobDetails] = {}
-    if commands and "history0" in frames.results:
-        try:
-            results = frames.commands("history", len(commands))
-            history = host.scheduler.parse_history(list(jobs.values()), results)
-        except ResourceError:
-            history = {}
-    for job, part in left.items():
-        end = ends.get((part.submission, part.copy))
-        word = told.get(job)
-        if word is None and end is not None and end.record is None:
-            # It may have been asked for the sake of others: what a record has told does not change.
-            word = history.get(jobs[job])
-        outcome = verdict(end, word, host.config.grace_s)
-        found[job] = _details_or(outcome, failures, job)
+    return parse_ends(frames.lines), frames
 
 
 async def only_finished(
@@ -339,6 +372,10 @@ async def only_finished(
                 FailureCode.NOT_FINISHED, f"it is {details[job].status}; wait, or kill it first"
             )
     return finished
+
+
+def _copy_of(part: JobParts) -> tuple[str, int]:
+    return part.submission, part.copy
 
 
 def native_job(part: JobParts) -> NativeJob:

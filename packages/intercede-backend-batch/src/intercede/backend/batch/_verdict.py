@@ -5,22 +5,36 @@ queue or the history; else it is `not-now` until the grace is over, and FINISHED
 it is over, and no more.
 
 A record tells what the payload did, the scheduler what was done to it: a payload may end with exit code 0 because its time was over. So a
-record of exit code 0 gives way to the scheduler's word that the job failed or was cancelled.
+record of exit code 0 gives way to the scheduler's word that the job failed or was cancelled. Schedulers forget: a word that decided is
+written down in the sandbox, and stays.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Final
 
 from attrs import evolve, frozen
 
-from intercede.core import Failure, FailureCode, JobDetails, JobStatus
+from intercede.core import (
+    ConfigurationError,
+    Failure,
+    FailureCode,
+    JobDetails,
+    JobStatus,
+    from_json,
+    to_json,
+)
 from intercede.toolkit import ExitRecord, parse_exit
 
-__all__ = ["End", "parse_ends", "verdict"]
+__all__ = ["End", "parse_ends", "verdict", "write_word"]
 
-_LINE = re.compile(r"(exit|none|absent) ([0-9a-z]+)/([0-9]+)(?: (.*))?")
+_LINE: Final = re.compile(r"(exit|ended|none|absent) ([0-9a-z]+)/([0-9]+)(?: (.*))?")
+_NONE: Final = re.compile(r"(yes|no) (?:([0-9]{1,12})|(over)|(lost))")
+#: How much of a scheduler's words is written down, in characters.
+_REASON_KEPT: Final = 500
+_NAME_KEPT: Final = 100
 
 
 @frozen
@@ -29,22 +43,34 @@ class End:
 
     Attributes:
         present: Its directory is there.
-        written: A record of its end is there.
-        record: The record, if it parses.
+        written: Something is written down of its end.
+        record: What its runner wrote, if that parses.
+        word: What the scheduler said and was written down, if that parses.
         cancelled: Our kill's mark is there.
-        age_s: How long ago it was first seen without a record.
+        age_s: How long ago it was first seen to have left without a record.
+        over: The grace is over, and the history might still tell.
+        lost: The grace was over and nothing told.
     """
 
     present: bool
     written: bool = False
     record: ExitRecord | None = None
+    word: JobDetails | None = None
     cancelled: bool = False
     age_s: int = 0
+    over: bool = False
+    lost: bool = False
+
+    @property
+    def decided(self) -> bool:
+        """Nobody else needs to be asked how it ended."""
+        return not self.present or self.written or self.cancelled or self.lost
 
 
 def parse_ends(lines: Iterable[str]) -> dict[tuple[str, int], End]:
     """Read what `read_ends` printed. A line that does not parse is left out."""
-    ends = {}
+    ends: dict[tuple[str, int], End] = {}
+    words: dict[tuple[str, int], JobDetails | None] = {}
     for line in lines:
         match = _LINE.fullmatch(line)
         if match is None:
@@ -54,11 +80,45 @@ def parse_ends(lines: Iterable[str]) -> dict[tuple[str, int], End]:
             ends[job] = End(present=False)
         elif kind == "exit":
             ends[job] = End(present=True, written=True, record=parse_exit(rest))
-        else:
-            words = rest.split(" ")
-            if len(words) == 2 and words[1].isdigit():
-                ends[job] = End(present=True, cancelled=words[0] == "yes", age_s=int(words[1]))
+        elif kind == "ended":
+            words[job] = _read_word(rest)
+        elif (told := _NONE.fullmatch(rest)) is not None:
+            ends[job] = End(
+                present=True,
+                cancelled=told[1] == "yes",
+                age_s=int(told[2] or 0),
+                over=told[3] is not None,
+                lost=told[4] is not None,
+            )
+    for job, word in words.items():
+        if job in ends:
+            ends[job] = evolve(ends[job], written=True, word=word)
     return ends
+
+
+def write_word(word: JobDetails) -> str:
+    """What the scheduler says of the end of a job, in one line."""
+    return to_json(
+        evolve(
+            word,
+            reason=_cut(word.reason, _REASON_KEPT),
+            native_state=_cut(word.native_state, _NAME_KEPT),
+            node=_cut(word.node, _NAME_KEPT),
+        )
+    )
+
+
+def _cut(text: str | None, most: int) -> str | None:
+    return None if text is None else text[:most]
+
+
+def _read_word(line: str) -> JobDetails | None:
+    """None if it is none: a payload may have written it."""
+    try:
+        word = from_json(JobDetails, line)
+    except ConfigurationError:
+        return None
+    return word if word.status.is_finished else None
 
 
 def verdict(end: End | None, word: JobDetails | None, grace_s: float) -> JobDetails | Failure:
@@ -66,15 +126,18 @@ def verdict(end: End | None, word: JobDetails | None, grace_s: float) -> JobDeta
 
     Args:
         end: What the sandbox tells; None: nothing that parses.
-        word: What the scheduler tells of its end; None: nothing.
+        word: What the scheduler tells of its end now; None: nothing.
         grace_s: The configured grace.
     """
     if end is None:
         return Failure(FailureCode.NOT_NOW, "the host's answer says nothing about it; ask again")
     if not end.present:
         return Failure(FailureCode.NO_SUCH_JOB, "its sandbox is gone")
-    if word is not None and _decides(word, end):
-        return word if end.record is None else _with_record(word, end.record)
+    if end.word is None and word is not None and _decides(word, end):
+        # It could not be written down, as on a full disk.
+        end = evolve(end, word=word)
+    if end.word is not None:
+        return end.word if end.record is None else _with_record(end.word, end.record)
     state = None if word is None else word.native_state
     if end.record is not None:
         return evolve(_from_record(end.record), native_state=state)
@@ -82,15 +145,15 @@ def verdict(end: End | None, word: JobDetails | None, grace_s: float) -> JobDeta
         return JobDetails(JobStatus.FINISHED_UNKNOWN, reason="the record of its end cannot be read")
     if end.cancelled:
         return JobDetails(JobStatus.CANCELLED, native_state=state, reason="killed by us")
-    if end.age_s < grace_s:
-        return Failure(
-            FailureCode.NOT_NOW,
-            f"it left the queue {end.age_s} s ago and has no record of its end yet;"
-            f" ask again (it counts as lost after {grace_s:g} s)",
+    if end.lost:
+        return JobDetails(
+            JobStatus.FINISHED_UNKNOWN,
+            reason=f"it left the queue and left no record of its end within {grace_s:g} s",
         )
-    return JobDetails(
-        JobStatus.FINISHED_UNKNOWN,
-        reason=f"it left the queue and left no record of its end within {grace_s:g} s",
+    return Failure(
+        FailureCode.NOT_NOW,
+        f"it left the queue {end.age_s} s ago and has no record of its end yet;"
+        f" ask again (it counts as lost after {grace_s:g} s)",
     )
 
 
@@ -101,7 +164,7 @@ def _decides(word: JobDetails, end: End) -> bool:
     record = end.record
     if record is None:
         # A job that found our mark before it started leaves no record, and the scheduler thinks that all went well.
-        return not end.cancelled
+        return not end.cancelled and not end.lost
     if record.cancelled or record.limit is not None:
         return False
     return record.code == 0 and word.status in (JobStatus.FAILED, JobStatus.CANCELLED)
