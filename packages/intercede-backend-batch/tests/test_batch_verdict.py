@@ -101,6 +101,39 @@ def test_what_our_kill_or_a_limit_ended_is_not_for_the_scheduler_to_say() -> Non
     assert limited.reason == "ended at its limit of wall-time"
 
 
+TOLD = RECORD.replace("limit=-", "limit=- told=TERM")
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_job_that_was_told_to_end_is_what_the_scheduler_says(code: int) -> None:
+    record = TOLD.replace("code=0", f"code={code}")
+    for status in (JobStatus.FAILED, JobStatus.CANCELLED):
+        details = decided(record, JobDetails(status, reason="their words"))
+        assert (details.status, details.reason) == (status, "their words")
+        assert details.exit_code == code
+    went_well = decided(record, JobDetails(JobStatus.SUCCESSFUL))
+    assert went_well.status is (JobStatus.FAILED if code else JobStatus.SUCCESSFUL)
+
+
+@pytest.mark.parametrize("word", [None, JobDetails(JobStatus.FINISHED_UNKNOWN)])
+def test_a_job_that_was_told_to_end_and_of_which_nobody_says_why_has_failed(
+    word: JobDetails | None,
+) -> None:
+    details = decided(TOLD, word)
+    assert (details.status, details.exit_code) == (JobStatus.FAILED, 0)
+    assert details.reason == "told to end (TERM), not by us"
+
+
+@pytest.mark.parametrize(
+    ("ours", "status"), [("cancelled=yes", JobStatus.CANCELLED), ("limit=x", JobStatus.FAILED)]
+)
+def test_a_job_that_we_told_to_end_is_ours_to_explain(ours: str, status: JobStatus) -> None:
+    record = TOLD.replace(f"{ours.partition('=')[0]}=-", ours)
+    details = decided(record, JobDetails(JobStatus.FAILED, reason="their words"))
+    assert details.status is status
+    assert details.reason in ("killed by us", "ended at its limit of x")
+
+
 def test_without_a_record_our_mark_counts_before_the_scheduler_and_that_before_the_grace() -> None:
     word = JobDetails(JobStatus.SUCCESSFUL, native_state="COMPLETED")
     assert verdict(End(present=True), word, 90) is word

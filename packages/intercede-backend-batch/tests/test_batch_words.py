@@ -1,6 +1,8 @@
 """What a scheduler says of the end of a job, beside what the sandbox knows."""
 
 import json
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +20,7 @@ from intercede.core import (
     JobStatus,
     NativeJob,
     ResourceError,
+    Resources,
 )
 from intercede.scheduler.direct import DirectConfig, DirectScheduler
 
@@ -288,3 +291,63 @@ async def test_the_schedulers_word_is_kept_as_it_was_said(
         assert (await ce.details(ids))[ids[0]] == word
         assert json.loads((place(root, ids[0]) / "ended").read_text())["reason"] == word.reason
         assert not (root / "hacked").exists()
+
+
+#: Ends with exit code 0 when it is told to.
+OBEDIENT = "trap 'exit 0' TERM; : > ready; while :; do sleep 0.05; done"
+
+
+async def ready(root: Path, job: JobID) -> int:
+    """The process group of a job that runs such a payload."""
+    with anyio.fail_after(20):
+        while not (place(root, job) / "work/ready").exists():
+            await anyio.sleep(0.02)
+    return os.getpgid(int((place(root, job) / "start").read_text().split()[2]))
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "reason"),
+    [
+        (None, JobStatus.FAILED, "told to end (TERM), not by us"),
+        (TIMEOUT, JobStatus.FAILED, TIMEOUT.reason),
+        (JobDetails(JobStatus.CANCELLED, reason="by root"), JobStatus.CANCELLED, "by root"),
+        (JobDetails(JobStatus.SUCCESSFUL, reason="all well"), JobStatus.SUCCESSFUL, "all well"),
+    ],
+)
+async def test_a_job_that_somebody_told_to_end_is_what_the_scheduler_says_and_never_just_successful(
+    make_backend: Any,
+    tools: Any,
+    root: Path,
+    word: JobDetails | None,
+    status: JobStatus,
+    reason: str,
+) -> None:
+    scheduler = Tells()
+    async with make_backend(scheduler=scheduler) as ce:
+        ids = tools.ids_of(await ce.submit(tools.script(OBEDIENT)))
+        group = await ready(root, ids[0])
+        assert group != os.getpgid(0)
+        os.killpg(group, signal.SIGTERM)
+        with anyio.fail_after(20):
+            while not (place(root, ids[0]) / "exit").exists():
+                await anyio.sleep(0.02)
+        scheduler.said = {} if word is None else {native(ids[0]): word}
+        for _ in range(2):
+            assert await tools.finish(ce, ids) == [status]
+            details = (await ce.details(ids))[ids[0]]
+            assert (details.exit_code, details.reason) == (0, reason)
+            scheduler.said = {}
+
+
+async def test_a_job_that_we_told_to_end_is_not_somebody_elses(
+    make_backend: Any, tools: Any, root: Path
+) -> None:
+    async with make_backend(scheduler=Tells()) as ce:
+        killed = tools.ids_of(await ce.submit(tools.script(OBEDIENT)))
+        limit = Resources(wall_time_s=1)
+        limited = tools.ids_of(await ce.submit(tools.script(OBEDIENT, resources=limit)))
+        await ready(root, killed[0])
+        (await ce.kill(killed)).raise_for_failures()
+        assert await tools.finish(ce, killed + limited) == [JobStatus.CANCELLED, JobStatus.FAILED]
+        details = (await ce.details(limited))[limited[0]]
+        assert details.reason == "ended at its limit of wall-time"

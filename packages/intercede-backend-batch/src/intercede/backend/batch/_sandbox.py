@@ -276,7 +276,8 @@ tell() {
     case $record in
       '') [ -e "$1/cancel" ] || keep "$@";;
       *" cancelled=yes "*" end"*|*" limit="[!-]*" end"*) ;;
-      "code=0 "*" end"*) case $2 in '{"status":"failed",'*|'{"status":"cancelled",'*) keep "$@";; esac;;
+      "code=0 "*" told=TERM "*" end"*) case $2 in '{"status":"finished-unknown",'*) ;; *) keep "$@";; esac;;
+      "code=0 "*" end"*|*" told=TERM "*" end"*) case $2 in '{"status":"failed",'*|'{"status":"cancelled",'*) keep "$@";; esac;;
       *" end"*) ;;
       *) keep "$@";;
     esac

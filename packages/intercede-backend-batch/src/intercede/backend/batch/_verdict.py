@@ -5,8 +5,8 @@ queue or the history; else it is `not-now` until the grace is over, and FINISHED
 it is over, and no more.
 
 A record tells what the payload did, the scheduler what was done to it: a payload may end with exit code 0 because its time was over. So a
-record of exit code 0 gives way to the scheduler's word that the job failed or was cancelled. Schedulers forget: a word that decided is
-written down in the sandbox, and stays.
+record of exit code 0 gives way to the scheduler's word that the job failed or was cancelled, and a record that the job was told to end to
+any; without a word such a job has failed. Schedulers forget: a word that decided is written down in the sandbox, and stays.
 """
 
 from __future__ import annotations
@@ -167,7 +167,9 @@ def _decides(word: JobDetails, end: End) -> bool:
         return not end.cancelled and not end.lost
     if record.cancelled or record.limit is not None:
         return False
-    return record.code == 0 and word.status in (JobStatus.FAILED, JobStatus.CANCELLED)
+    if word.status is JobStatus.SUCCESSFUL:
+        return record.told and record.code == 0
+    return word.status is not JobStatus.FINISHED_UNKNOWN and (record.told or record.code == 0)
 
 
 def _with_record(word: JobDetails, record: ExitRecord) -> JobDetails:
@@ -185,6 +187,8 @@ def _from_record(record: ExitRecord) -> JobDetails:
         status, reason = JobStatus.CANCELLED, "killed by us"
     elif record.limit is not None:
         status, reason = JobStatus.FAILED, f"ended at its limit of {record.limit}"
+    elif record.told:
+        status, reason = JobStatus.FAILED, "told to end (TERM), not by us"
     elif record.code == 0:
         status, reason = JobStatus.SUCCESSFUL, None
     elif record.signal is not None:
