@@ -220,7 +220,13 @@ class Scheduler(Protocol):
         ...
 
     def submit_commands(self, batch: StagedBatch, facts: Facts) -> Sequence[Command]:
-        """What to say to submit the copies. Run exactly once, whatever happens to the connection (S9)."""
+        """What to say to submit the copies. Run exactly once, whatever happens to the connection (S9).
+
+        Asked for before anything is staged.
+
+        Raises:
+            SpecRefused: What `check` cannot see: it depends on the number of copies.
+        """
         ...
 
     def parse_submit(self, batch: StagedBatch, results: Results) -> Mapping[int, str | Failure]:

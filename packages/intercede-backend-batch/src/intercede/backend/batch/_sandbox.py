@@ -35,6 +35,7 @@ __all__ = [
     "TAR_NONE",
     "UNPACK_TAR",
     "attempt",
+    "attempt_input",
     "enter",
     "make_root",
     "mark_killed",
@@ -189,10 +190,15 @@ echo "$(uname -n) $$ ${20}" > "$a/owner"
 """
 
 
+def attempt_input(number: int) -> str:
+    """Where in the submission's sandbox a command's input lies, while it is submitted and after."""
+    return f"attempt/{number}.in"
+
+
 def attempt(submission: str, commands: Sequence[Command], wait_s: float) -> str:
     """Claim the one attempt and run the scheduler's commands; or, if it is claimed, wait for it. Then show it."""
     inputs = "".join(
-        f"{print_data(command.stdin)} > {submission}/attempt/{number}.in\n"
+        f"{print_data(command.stdin)} > {submission}/{attempt_input(number)}\n"
         for number, command in enumerate(commands)
     )
     run = "".join(
