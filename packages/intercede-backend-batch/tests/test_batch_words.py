@@ -138,11 +138,12 @@ async def without_records(ce: Any, tools: Any, root: Path, copies: int = 1) -> l
     return ids
 
 
+@pytest.mark.parametrize("shell", [["dash"], ["bash"], ["busybox", "sh"]], ids=" ".join)
 @pytest.mark.parametrize("record", [True, False])
 async def test_what_the_queue_said_stays_when_it_has_forgotten(
-    make_backend: Any, tools: Any, root: Path, record: bool
+    make_backend: Any, tools: Any, root: Path, record: bool, shell: list[str]
 ) -> None:
-    scheduler, wire = Tells(), tools.Wire()
+    scheduler, wire = Tells(), tools.Wire(shell=shell)
     async with make_backend(wire, scheduler=scheduler) as ce:
         if record:
             ids = tools.ids_of(await ce.submit(tools.script("exit 0")))
