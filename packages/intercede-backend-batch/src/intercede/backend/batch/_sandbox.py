@@ -337,21 +337,19 @@ def read_ends(
         left: They are known to have left the queue: when that was seen first is written down. Otherwise nothing is.
         last: Nobody else can be asked. Otherwise no job is lost yet.
     """
-    said = words or {}
-    plain, worded = [], []
-    for submission, copy in jobs:
-        line = said.get((submission, copy))
-        if line is None:
-            plain.append((submission, copy))
-        else:
-            worded.append(f"tell {submission}/{copy} {quote(line)}\n")
+    by_line: dict[str, list[tuple[str, int]]] = {}
+    for job in jobs:
+        by_line.setdefault((words or {}).get(job, ""), []).append(job)
+    tell = "".join(
+        f'for j in {_directories(told)}; do tell "$j" {quote(line)}; done\n'
+        for line, told in by_line.items()
+    )
     return f"""\
 {_ATTEMPT_STATE}{_TELL_END}
 now=$(date +%s)
 undecided= of= left={"yes" if left else ""} last={"yes" if last else ""} grace={ceil(grace_s)}
 frame say
-for j in {_directories(plain)}; do tell "$j" ''; done
-{"".join(worded)}"""
+{tell}"""
 
 
 def staged_counts(resource: str) -> str:

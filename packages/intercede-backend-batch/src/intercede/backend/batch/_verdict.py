@@ -98,6 +98,9 @@ def parse_ends(lines: Iterable[str]) -> dict[tuple[str, int], End]:
 
 def write_word(word: JobDetails) -> str:
     """What the scheduler says of the end of a job, in one line."""
+    if word.status is JobStatus.SUCCESSFUL:
+        # The record, which is there or about to come, knows the rest; and thousands of jobs have this line in common.
+        word = evolve(word, exit_code=None, started_at=None, ended_at=None, node=None)
     return to_json(
         evolve(
             word,
@@ -178,8 +181,14 @@ def _with_record(word: JobDetails, record: ExitRecord) -> JobDetails:
         _from_record(record),
         status=word.status,
         native_state=word.native_state,
-        reason=word.reason or f"the scheduler says {word.native_state or word.status}",
+        reason=word.reason or _in_words(word),
     )
+
+
+def _in_words(word: JobDetails) -> str | None:
+    if word.status is JobStatus.SUCCESSFUL:
+        return None
+    return f"the scheduler says {word.native_state or word.status}"
 
 
 def _from_record(record: ExitRecord) -> JobDetails:
