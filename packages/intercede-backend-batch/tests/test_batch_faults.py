@@ -294,7 +294,8 @@ async def test_a_full_sandbox_file_system_is_one_clear_error_and_nothing_stays(
     async with make_backend(root=str(root)) as ce:
         with pytest.raises(ResourceError, match="No space left on device") as caught:
             await ce.submit(spec)
-        assert "here: submit: the sandbox could not be made" in str(caught.value)
+        assert str(caught.value).startswith("here: submit: the sandbox could not be made")
+        assert "its file system is full; make room there" in str(caught.value)
         assert await ce.find("full") == ()
         assert os.listdir(root) == []
         # And there is room for a job that fits.

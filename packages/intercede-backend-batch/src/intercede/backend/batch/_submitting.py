@@ -54,6 +54,8 @@ _ATTEMPT_WAIT_S: Final = 30.0
 _ATTEMPT_PAUSE_S: Final = 1.0
 #: For clearing up after a failure, in seconds.
 _CLEAR_UP_S: Final = 10.0
+#: What the tools say where there is no room, in the C locale.
+_FULL: Final = ("No space left", "quota exceeded")
 #: How long a word of a dry run's command may be.
 _WORD_SHOWN: Final = 300
 
@@ -177,15 +179,24 @@ async def _stage(
         if line.startswith("refused "):
             raise refused_root(line)
         if line.startswith("failed "):
-            said = "\n".join([line[7:], *frames.lines[number + 1 :]])
-            raise ResourceError(
-                f"the sandbox could not be made in {host.root}",
-                said=said,
-                remedy="see that it can be written and has room",
-            )
+            raise _not_staged(host, "\n".join([line[7:], *frames.lines[number + 1 :]]))
     raise ResourceError(
         "staging did not come to its end",
         said=shown(result.stderr),
+    )
+
+
+def _not_staged(host: Host, said: str) -> ResourceError:
+    if any(words in said for words in _FULL):
+        return ResourceError(
+            f"the sandbox could not be made in {host.root}: its file system is full",
+            said=said,
+            remedy="make room there, or configure another root",
+        )
+    return ResourceError(
+        f"the sandbox could not be made in {host.root}",
+        said=said,
+        remedy="see that it can be written",
     )
 
 
@@ -303,6 +314,8 @@ def _check_secrets(
     directories: Iterable[str],
 ) -> None:
     """Refuse a secret in whose place, or on whose way, something else is staged."""
+    if not any(variant.secrets for variant in variants):
+        return
     names = {*files, *(ref.name for ref in spec.inputs if ref.content is not None)}
     taken = names | set(directories) | {parent for name in names for parent in _above(name)}
     for copy, variant in enumerate(variants):
