@@ -35,6 +35,7 @@ class Stack:
         way: How a client comes in: one of `stacks._ways.WAYS`.
         options: More options of `run`.
         ready: A command in the container that succeeds when the daemons are up; empty: the way in is enough.
+        announces: A command in the container that prints which version its daemon is; empty: who answers at the way in says so.
         seconds: How long a trivial command or job takes, as seen by the suite.
         contracts: What the suite holds it to.
         scheduler: The scheduler's part of the backend's configuration; empty: the way in is a backend itself.
@@ -55,6 +56,7 @@ class Stack:
     way: str = "ssh"
     options: tuple[str, ...] = ()
     ready: str = ""
+    announces: str = ""
     seconds: float = 0.5
     contracts: tuple[str, ...] = ("transport", "backend")
     scheduler: Mapping[str, Any] = field(factory=lambda: {"type": "direct", "slots": 100})
