@@ -1,7 +1,7 @@
 """What stacks there are: stacks.toml, read.
 
 A table of the manifest is a stack on one or more Debian suites; each suite makes a stack with an id of its own, `<table>-<suite>`, because
-the suite is what decides the version of the daemons inside.
+the suite is what decides the version of the daemons inside. `like` names another table, whose keys hold where this one says nothing.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ def read(text: str) -> Mapping[str, Stack]:
     converter = cattrs.Converter(forbid_extra_keys=True)
     converter.register_structure_hook(str, _text)
     found = {}
-    for name, table in tomllib.loads(text).items():
+    tables = tomllib.loads(text)
+    for name, own in tables.items():
+        table = {**_shared(tables, name), **own}
+        table.pop("like", None)
         versions = table.pop("versions", {})
         for suite, version in versions.items():
             values = {"id": f"{name}-{suite}", "suite": suite, "version": version, **table}
@@ -96,6 +99,16 @@ def read(text: str) -> Mapping[str, Stack]:
                 raise StackError(f"{MANIFEST.name}: {name}: {reasons}") from None
             found[stack.id] = stack
     return found
+
+
+def _shared(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What another table says for this one too, but for what it says of single suites."""
+    other = tables[name].get("like")
+    if other is None:
+        return {}
+    if other not in tables:
+        raise StackError(f"{MANIFEST.name}: {name}: like: there is no table {other!r}")
+    return _without(tables[other], tables[other].get("versions", {}))
 
 
 def _without(values: Mapping[str, Any], suites: Mapping[str, Any]) -> dict[str, Any]:
