@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from attrs import frozen
 
@@ -26,10 +26,12 @@ from intercede.core import (
     Results,
     Scheduler,
     Transport,
+    Unreachable,
     registry,
 )
 
-from ._ways import Way
+if TYPE_CHECKING:
+    from ._ways import Way
 
 __all__ = ["StackFaults"]
 
@@ -49,12 +51,12 @@ class StackFaults:
     Args:
         credentials: Makes a provider.
         probe: Looks at the host.
-        way: How one comes in.
+        way: How one comes in; None: the commands run where the suite runs.
     """
 
     credentials: Callable[[], CredentialProvider]
     probe: Probe
-    way: Way
+    way: Way | None = None
 
     def status_fails(self, config: Mapping[str, Any]) -> AbstractAsyncContextManager[JobBackend]:
         """The command that asks for the state of all jobs fails."""
@@ -75,7 +77,11 @@ class StackFaults:
 
     @asynccontextmanager
     async def unreachable(self, config: Mapping[str, Any]) -> AsyncIterator[JobBackend]:
-        """Nobody listens at the first host on the way."""
+        """Nobody listens at the first host on the way; where there is none, the transport says so."""
+        if self.way is None:
+            async with self._broken(config, lambda transport, _: _refuse(transport)) as backend:
+                yield backend
+            return
         host, port = self.way.server(config["transport"])
         async with Relay(port, host) as relay, self.credentials() as provider:
             relay.refuse()
@@ -162,6 +168,13 @@ def _failed(_: CommandResult) -> CommandResult:
 
 
 # ---------------------------------------------------------------- transports that lose
+
+
+def _refuse(transport: Transport) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise Unreachable("nothing answers", remedy="try again later")
+
+    _replace(transport, run=refuse, stream=refuse)
 
 
 def _forget(transport: Transport) -> None:

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +16,16 @@ from typing import Any, Final
 
 import pytest
 
-from intercede.contract import Relay
-from intercede.core import registry
-from stacks import _manifest, _packages, _ssh
+from intercede.contract import LocalProbe, Relay
+from intercede.core import SubmissionSpec, Unreachable, registry
+from intercede.toolkit import StaticCredentials
+from stacks import _inside, _manifest, _packages, _ssh
 from stacks._container import name_of
 from stacks._engine import Engine, find_engine
 from stacks._errors import StackError
+from stacks._faults import StackFaults
 from stacks._images import RECIPES, image_for, recipe_below, recipe_hash
+from stacks._inside import distributions
 from stacks._life import bring_up
 from stacks._manifest import Stack, chosen, stacks
 from stacks._state import fresh_folder, write_private
@@ -53,10 +57,15 @@ def test_what_a_stack_names_is_there(one: Stack) -> None:
     recipes = [one.recipe]
     while below := recipe_below(recipes[-1]):
         recipes.append(below)
-    made = "".join((RECIPES / recipe / "accounts").read_text() for recipe in recipes)
+    scripts = [RECIPES / recipe / "accounts" for recipe in recipes]
+    made = "".join(script.read_text() for script in scripts if script.exists())
     for account in {one.account, *one.logins}:
         assert re.search(rf"^(account {account} .*|useradd .* {account})$", made, re.MULTILINE)
     registry.scheduler(dict(one.scheduler))
+    if one.narrow:
+        registry.scheduler(dict(one.narrow))
+    if one.inside:
+        assert one.contracts == ("backend",)
 
 
 def test_the_page_about_stacks_lists_those_that_there_are() -> None:
@@ -443,6 +452,57 @@ def test_a_stack_is_of_the_version_that_its_own_daemon_announces(
                 bring_up(engine, one, lambda _: None)
         else:
             assert bring_up(engine, one, lambda _: None).announced == "slurm 24.11.5"
+
+
+# ---------------------------------------------------------------- the suite inside
+
+
+def test_what_the_suite_needs_of_ours_in_a_container_is_brought_there() -> None:
+    names = distributions("slurm")
+    needed = set()
+    for name in names:
+        project = HERE if name == "intercede-contract" else HERE.parent / "packages" / name
+        table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+        assert table["name"] == name
+        needed |= {
+            word
+            for line in table["dependencies"]
+            for word in re.findall("^intercede-[a-z-]+", line)
+        }
+    assert needed <= set(names)
+
+
+def test_wheels_are_built_again_when_their_sources_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_inside, "_REPOSITORY", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    source = tmp_path / "packages" / "p" / "src" / "module.py"
+    source.parent.mkdir(parents=True)
+    source.touch()
+    (source.parents[1] / "pyproject.toml").touch()
+    ran: list[str] = []
+    monkeypatch.setattr(_inside, "_python", lambda *words, cwd: ran.append(words[0]))
+    said: list[str] = []
+    made = [_inside.wheels(tmp_path, ["p"], "3.13", said.append) for _ in range(2)]
+    assert (made[0], ran, len(said)) == (made[1], ["hatchling", "pip"], 1)
+    source.write_text("changed = True\n")
+    changed = _inside.wheels(tmp_path, ["p"], "3.13", said.append)
+    assert changed != made[0]
+    assert list(changed.parent.iterdir()) == [changed]
+    assert _inside.wheels(tmp_path, ["p"], "3.14", said.append) != changed
+
+
+async def test_faults_without_a_way_refuse_in_the_transport(tmp_path: Path) -> None:
+    faults = StackFaults(StaticCredentials, LocalProbe(tmp_path))
+    config = {
+        "transport": {"type": "local"},
+        "scheduler": {"type": "direct"},
+        "root": str(tmp_path),
+    }
+    async with faults.unreachable(config) as backend:
+        with pytest.raises(Unreachable, match=r"local-direct: .*nothing answers"):
+            await backend.submit(SubmissionSpec("/bin/true"))
 
 
 # ---------------------------------------------------------------- the command
