@@ -37,6 +37,7 @@ __all__ = ["NATIVE", "read_submit", "submit_commands"]
 #: A job, or an element of an array.
 NATIVE: Final = r"[1-9][0-9]{0,9}(?:_[0-9]{1,7})?"
 _JOB: Final = re.compile(r"([1-9][0-9]{0,9})(?:;[\w.-]+)?")
+_PREFIX: Final = re.compile(r"^(?:\S*sbatch: )?(?:error: )?")
 #: How long the arrays of one command may be as text, in bytes: a command line has limits.
 _CHUNKS_SIZE: Final = 48_000
 #: A chunk's list of tasks has at most so many ranges.
@@ -100,21 +101,23 @@ for chunk in $chunks; do
     } 5>&1
   )
   code=$(printf '%s\n' "$answer" | sed -n 's/^code //p')
-  job=$(printf '%s\n' "$answer" | sed '/^said /d; /^code /d')
+  # A site's own sbatch may greet: of what it prints, the one line that is an id counts.
+  job=$(printf '%s\n' "$answer" | grep '^[1-9][0-9]*\(;[A-Za-z0-9._-]*\)\{0,1\}$')
+  [ "$(printf '%s\n' "$job" | wc -l)" -eq 1 ] || job=
   row chunk "$first" "$tasks" "$code" "$job"
   printf '%s\n' "$answer" | sed -n "s/^said \(.*\)/$nonce|said|\1|$nonce/p"
   found=
-  if [ "$code" != 0 ]; then
-    case $answer in
-      CASES) ;;
-      *) look_up;;
-    esac
-    case $answer in ACCOUNTS) look_at_accounts;; esac
-  else
-    case $job in ''|*[!0-9]*) case $job in [1-9]*';'*) ;; *) look_up;; esac;; esac
+  if [ "$code" = 0 ] && [ -n "$job" ]; then
+    [ -z "$cut" ] || break
+    continue
   fi
-  [ -z "$cut" ] || break
-  [ "$code" = 0 ] || [ -n "$found" ] || break
+  case $code:$answer in
+    0:*) look_up;;
+    CASES) ;;
+    *) look_up;;
+  esac
+  case $answer in ACCOUNTS) look_at_accounts;; esac
+  [ -z "$cut" ] && [ -n "$found" ] || break
 done
 row end submit 0
 """.replace("ACCOUNTS", _ACCOUNT_CASES).replace("CASES", _CASES)
@@ -289,10 +292,14 @@ def read_submit(
     natives: dict[int, str | Failure] = {}
     for result in results:
         natives |= _read_command(config, batch, [result])
-    last = next((n for n in natives.values() if isinstance(n, Failure)), None)
-    if last is not None:
-        untried = Failure(last.code, f"not tried after another copy was refused: {last.message}")
-        natives = {copy: natives.get(copy, untried) for copy in batch.copies}
+    missing = [copy for copy in batch.copies if copy not in natives]
+    if missing:
+        failure = next((n for n in natives.values() if isinstance(n, Failure)), None)
+        if failure is None:
+            raise ResourceError(f"the answer tells nothing of {len(missing)} copies")
+        # The program ends at the first refusal: the next one would be the same.
+        why = f"not tried, since another copy was refused: {failure.message}"
+        natives |= dict.fromkeys(missing, Failure(failure.code, why))
     return natives
 
 
@@ -404,9 +411,15 @@ def _refused(
         "options": " ".join(config.options),
         "container": batch.spec.container,
     }
-    words = " ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in chunk.words)
-    named = f"{refusal.field}={values[refusal.field]}: " if refusal.field in values else ""
-    return Failure(refusal.code, f"{named}{words[:500]}{_known(refusal.field, config, accounts)}")
+    field = refusal.field
+    if field == "resources.gpus" and not asked.gpus:
+        field = "gres"
+    named = f"{field}={values[field]}" if field in values else ""
+    if field == "copies" and config.qos:
+        named = f"{named}, qos={config.qos}"
+    words = "; ".join(_PREFIX.sub("", line) for line in chunk.words)
+    message = f"{named}: {words[:500]}" if named else words[:500]
+    return Failure(refusal.code, message + _known(field, config, accounts))
 
 
 def _known(refused: str, config: SlurmConfig, accounts: Sequence[str]) -> str:
