@@ -7,7 +7,8 @@
     python -m liars --part 2/10     the second tenth of them
 
 Further options go to pytest, after `--`: `-- --maxfail=1`. The exit code is 1 if a liar was not caught by an assertion of the rule that it
-breaks, or if other rules failed than it declares.
+breaks, or if other rules failed than it declares. A liar who would tell the truth on this machine (one about csh, where there is none) is
+not observed.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ def main(argv: list[str]) -> int:
     unknown = sorted(set(names) - {*HONESTS, *LIARS})
     if unknown:
         parser.error(f"no such liar: {', '.join(unknown)}; there are: {', '.join(LIARS)}")
+    for name in [name for name in names if name in LIARS and LIARS[name].unobserved]:
+        names.remove(name)
+        print(f"{LIARS[name].rule:<3} {name:<26} not observed {LIARS[name].unobserved}")
     found = run(names, everything=chosen.all, options=[*options, *parallel(chosen.n)])
     wrong = {name: problems(name, found[name], everything=chosen.all) for name in names}
     for name in names:

@@ -7,6 +7,7 @@ milliseconds; what needs real processes is shown by the runs on real resources.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -86,6 +87,7 @@ class Liar:
         neighbours: Rules that cannot hold either when it does so.
         made: Its class: of a backend one of `Honest`, or one made of real parts.
         lacking: What the suite is not given for it: a field of `Resource`. So a test is tried that stands in for one that needs more.
+        needs: Programs of which this machine must have one, lest the lie be the truth here.
     """
 
     name: str
@@ -94,6 +96,14 @@ class Liar:
     neighbours: frozenset[str]
     made: type[Any]
     lacking: str = ""
+    needs: tuple[str, ...] = ()
+
+    @property
+    def unobserved(self) -> str:
+        """What it would take to see the lie on this machine; nothing if it can be seen."""
+        if not self.needs or any(map(shutil.which, self.needs)):
+            return ""
+        return f"needs {' or '.join(self.needs)}"
 
     @property
     def breaks(self) -> frozenset[str]:
@@ -123,13 +133,17 @@ class lie:  # it is used as a decorator
         deed: What it does.
         neighbours: Other rules that fail with it, separated by blanks.
         lacking: See `Liar`.
+        needs: Likewise, separated by blanks.
     """
 
-    def __init__(self, rule: str, deed: str, neighbours: str = "", *, lacking: str = "") -> None:
+    def __init__(
+        self, rule: str, deed: str, neighbours: str = "", *, lacking: str = "", needs: str = ""
+    ) -> None:
         self._rule = rule
         self._deed = deed
         self._neighbours = frozenset(neighbours.split())
         self._lacking = lacking
+        self._needs = tuple(needs.split())
 
     def __call__(self, made: type[T]) -> type[T]:
         name = made.__name__
@@ -140,6 +154,7 @@ class lie:  # it is used as a decorator
             neighbours=self._neighbours,
             made=made,
             lacking=self._lacking,
+            needs=self._needs,
         )
         return made
 

@@ -6,6 +6,8 @@ of a command is a method of its own, for a liar to take wrongly.
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -32,7 +34,7 @@ from intercede.core import (
     registry,
 )
 from intercede.core.registry import describe
-from intercede.toolkit import sole, to_its_end
+from intercede.toolkit import quote, sole, to_its_end
 from intercede.transport.local import LocalTransport
 from intercede.transport.local._transport import (
     _NeverStarted,
@@ -57,6 +59,10 @@ HONEST_TRANSPORT: Final = "honest_transport"
 #: A noisy login says something, and a line after which the command's own words begin.
 _LOGIN: Final = 'printf "%s\\n" "Welcome to node1" begin-5a1f; exec "$@"'
 _BEGIN: Final = b"begin-5a1f\n"
+#: What a login shell is told, whichever it is: to become sh, and to run so many bytes of the input.
+_LINE: Final = "exec sh -c 'eval \"$(dd bs=1 count={size} 2>/dev/null)\"'"
+#: Those that take quotes, `!` and `2>` otherwise than sh.
+_OTHER_SHELLS: Final = ("csh", "tcsh")
 
 
 @frozen
@@ -65,6 +71,7 @@ class TransportLiarConfig:
 
     lie: str = field(default=HONEST_TRANSPORT, metadata=describe("Which liar"))
     noisy: bool = field(default=False, metadata=describe("The login says something first"))
+    shell: str = field(default="", metadata=describe("The login shell; none if empty"))
     fault: str = field(default="", metadata=describe("What goes wrong at the first command"))
 
 
@@ -73,6 +80,7 @@ class HonestTransport(LocalTransport):
 
     Attributes:
         noisy: The login says something before the command does.
+        shell: The login shell that is told what to start; nothing if there is none between.
         fault: What goes wrong next; nothing if empty.
         left: What was not ended; closing ends it, so that no lie outlives its test.
     """
@@ -82,6 +90,7 @@ class HonestTransport(LocalTransport):
     ) -> None:
         super().__init__()
         self.noisy = config.noisy
+        self.shell = config.shell
         self.fault = config.fault
         self.left: list[Started] = []
 
@@ -161,6 +170,7 @@ class HonestTransport(LocalTransport):
             yield self.not_there(error)
             return
         running = Started(child, self.kept(command), command, stdin, streamed)
+        running.script = self.told(command.argv)[1] if self.shell else b""
         scope = anyio.CancelScope()
         try:
             with scope:
@@ -182,7 +192,14 @@ class HonestTransport(LocalTransport):
 
     def argv(self, command: Command) -> Sequence[str]:
         """What is started."""
+        if self.shell:
+            return (self.shell, "-c", self.told(command.argv)[0])
         return ("sh", "-c", _LOGIN, "login", *command.argv) if self.noisy else command.argv
+
+    def told(self, argv: Sequence[str]) -> tuple[str, bytes]:
+        """What a login shell is told, and what then comes before the command's input."""
+        script = os.fsencode(f"exec {' '.join(map(quote, argv))}")
+        return _LINE.format(size=len(script)), script
 
     def not_there(self, error: FileNotFoundError) -> Process:
         """What comes of a program that is not there."""
@@ -243,7 +260,10 @@ class Started(_Running):
 
     Attributes:
         late: It took too long.
+        script: What goes before its input.
     """
+
+    script: bytes = b""
 
     def __init__(
         self,
@@ -276,6 +296,10 @@ class Started(_Running):
         except (FileNotFoundError, ProcessLookupError):
             return False
         return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+    async def feed(self, first: bytes, rest: AsyncIterable[bytes] | None) -> None:
+        """Write the script, all of the input, and its end."""
+        await super().feed(self.script + first, rest)
 
     async def send(self, content: bytes) -> None:
         """Write input."""
@@ -369,10 +393,14 @@ class Impatient(TransportResource):
 def transport_resource_of(name: str) -> TransportResource:
     """What the suite is told of this liar, or of the honest one."""
     config = {"type": "liar", "lie": name}
+    shells = [shell for shell in _OTHER_SHELLS if shutil.which(shell)]
     return Impatient(
         config=config,
         seconds=0.05,
-        logins={"noisy": {**config, "noisy": True}},
+        logins={
+            "noisy": {**config, "noisy": True},
+            **{shell: {**config, "shell": shell} for shell in shells},
+        },
         probe=LocalProbe(gettempdir()),
         faults=HonestTransportFaults(),
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from intercede.core import (
     BulkResult,
@@ -33,6 +35,22 @@ class ReadsWhenMade(Honest):
     def __init__(self, config: FakeConfig, resource: str) -> None:
         super().__init__(config, resource)
         Path(os.devnull).read_bytes()
+
+
+@lie("L1", "has a thread read its credentials when it is made")
+class ReadsInAThread(Honest):
+    def __init__(self, config: FakeConfig, resource: str) -> None:
+        super().__init__(config, resource)
+        threading.Thread(target=Path(os.devnull).read_bytes).start()
+
+
+@lie("L1", "has a pool of threads, one of which reads its credentials when it is made")
+class ReadsInAPool(Honest):
+    pool: ClassVar = ThreadPoolExecutor(1)
+
+    def __init__(self, config: FakeConfig, resource: str) -> None:
+        super().__init__(config, resource)
+        self.pool.submit(Path(os.devnull).read_bytes)
 
 
 @lie("L1", "begins to poll when it is made, if a loop runs, and knows only what it polled")

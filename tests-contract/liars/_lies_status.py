@@ -77,6 +77,14 @@ class WorksForNothing(Honest):
         return await super().status(ids)
 
 
+@lie("T1", "has a thread write its script before it sees that it was asked for nothing")
+class WorksForNothingElsewhere(Honest):
+    async def status(self, ids: Sequence[JobID]) -> StatusMap:
+        await asyncio.to_thread(lambda: None)  # there is an idle thread by now
+        await asyncio.to_thread(Path(os.devnull).write_bytes, b"")
+        return await super().status(ids)
+
+
 @lie("T1", "takes one id for a list")
 class TakesAString(Honest):
     async def status(self, ids: Sequence[JobID]) -> StatusMap:

@@ -92,6 +92,19 @@ class HearsTheProfile(HonestTransport):
             yield chunk
 
 
+@lie("X1", "quotes each word for the login shell as sh wants it", needs="csh tcsh")
+class QuotesForSh(HonestTransport):
+    def told(self, argv: Sequence[str]) -> tuple[str, bytes]:
+        return f"exec {shlex.join(argv)}", b""
+
+
+@lie("X1", "looks whether there is a sh, and hides what is said of it as in sh", needs="csh tcsh")
+class LooksForSh(HonestTransport):
+    def told(self, argv: Sequence[str]) -> tuple[str, bytes]:
+        line, script = super().told(argv)
+        return f"test -x /bin/sh 2>/dev/null && {line}", script
+
+
 @lie("X1", "puts files as text")
 class PutsText(HonestTransport):
     async def put(self, local: Path, remote: str) -> None:

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
         if chosen.only in name and (not chosen.family or {r[0] for r in rules} & {*chosen.family})
     }
     rules = {rule for rules in tests.values() for rule in rules}
-    names = [name for name, liar in LIARS.items() if liar.rule in rules]
+    names = [name for name, liar in LIARS.items() if liar.rule in rules and not liar.unobserved]
     witness, catches = _witnesses(run(names, own=True, options=options))
     emptied = {liar: test for test, liar in witness.items() if test in tests}
     again = run(list(emptied), own=True, options=options, emptied=emptied)

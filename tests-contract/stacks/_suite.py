@@ -25,7 +25,7 @@ def transport(name: str) -> TransportResource:
     return TransportResource(
         config=_config(there, stack.account),
         seconds=stack.seconds,
-        logins={account: _config(there, account) for account in stack.logins},
+        logins={account: _config(there, account) for account in stack.logins} or None,
         probe=_probe(there),
         faults=RelayFaults(credentials, way.through, way.server),
         credentials=credentials,

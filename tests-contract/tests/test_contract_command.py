@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -46,13 +47,18 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def run(
-    folder: Path, text: str, *options: str, lines: str = ""
+    folder: Path,
+    text: str,
+    *options: str,
+    lines: str = "",
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     description = folder / "resource.toml"
     description.write_text(text + lines)
     return subprocess.run(
         command("resource.toml", *options),
         cwd=folder,
+        env={**os.environ, **(environment or {})},
         capture_output=True,
         text=True,
         timeout=300,
@@ -135,6 +141,22 @@ def test_a_scheduler_is_held_to_its_rules_by_samples_beside_the_description(tmp_
     assert "\nN1  passed" in done.stdout
     assert "\nN4  not observed" in done.stdout
     assert (tmp_path / "report.json").exists()
+
+
+def test_a_run_leaves_nothing_on_the_host(tmp_path: Path) -> None:
+    root, temporary = tmp_path / "sandboxes", tmp_path / "temporary"
+    temporary.mkdir()
+    done = run(
+        tmp_path,
+        LOCAL.format(root=root),
+        *("-q", "-k", "link or hostile or purges_exactly"),
+        environment={"TMPDIR": str(temporary)},
+    )
+    assert "\nP1  passed" in done.stdout, done.stdout
+    assert "\nT2  passed" in done.stdout
+    # Direct's own books stay for as long as its root does.
+    assert [path for path in root.iterdir() if path.name != ".direct"] == []
+    assert [path for path in temporary.iterdir() if not path.name.startswith("pytest-")] == []
 
 
 def test_an_interrupted_run_leaves_no_job_behind(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ class TestFakeTransport(TransportContract):
         config=CONFIG,
         seconds=0.02,
         clock=100.0,
+        logins={},
         commands={
             "args": ("args",),
             "exit": ("exit",),

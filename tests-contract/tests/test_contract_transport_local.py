@@ -42,6 +42,7 @@ class TestLocalTransport(TransportContract):
     resource = TransportResource(
         config="local",
         seconds=0.1,
+        logins={},
         probe=LocalProbe(tempfile.gettempdir()),
         faults=LocalTransportFaults(),
     )

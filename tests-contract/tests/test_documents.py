@@ -132,7 +132,9 @@ def test_the_readme_program_prints_what_its_jobs_made(place: Path) -> None:
 def test_the_plugin_in_the_documentation_does_what_it_says(place: Path) -> None:
     _files_of("docs/writing-a-plugin.md", place)
 
-    assert _run([sys.executable, "use.py"], place).stdout == "the job ran at niceness 7\n"
+    # 7 more than that of whoever runs this.
+    expected = f"the job ran at niceness {min(os.nice(0) + 7, 19)}\n"
+    assert _run([sys.executable, "use.py"], place).stdout == expected
 
 
 def test_the_programs_pass_mypy_strict(place: Path) -> None:

@@ -132,6 +132,19 @@ async def test_a_directory_is_replaced_by_a_link(probe: ShellProbe, root: Path) 
     assert (root / "d").readlink() == Path("/somewhere else")
 
 
+async def test_files_links_and_directories_are_removed_and_links_not_followed(
+    probe: ShellProbe, root: Path
+) -> None:
+    (root / "kept" / "x").mkdir(parents=True)
+    (root / "d" / "e").mkdir(parents=True)
+    (root / "f").write_text("f")
+    (root / "link").symlink_to(root / "kept")
+    for name in ("d", "f", "link", "none"):
+        await probe.remove(f"{root}/{name}")
+    assert [path.name for path in root.iterdir()] == ["kept"]
+    assert (root / "kept" / "x").is_dir()
+
+
 async def test_its_scratch_is_outside_the_root(probe: ShellProbe, root: Path) -> None:
     scratch = Path(await probe.scratch())
     assert scratch.is_dir()

@@ -4,9 +4,11 @@ import io
 import os
 import socket
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
 from intercede.backend.batch._staging import (
@@ -132,6 +134,33 @@ async def test_the_stream_is_an_archive_that_ends_with_the_mark(tmp_path: Path) 
         "complete": "0o600",
     }
     assert members["inputs/large"].size == 3 * 2**20 + 5
+
+
+async def test_small_files_are_read_many_in_one_turn_of_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [*[1] * 1000, 2**20, 2**18, 2**20 + 1, 0, *[10_000] * 100]
+    for number, size in enumerate(sizes):
+        (tmp_path / f"{number}").write_bytes(bytes([number % 256]) * size)
+    sources = [
+        Source("x", f"{number}", tmp_path / f"{number}", size, False)
+        for number, size in enumerate(sizes)
+    ]
+    turns = 0
+
+    async def run_sync(work: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        nonlocal turns
+        turns += 1
+        return await to_thread(work, *args, **options)
+
+    to_thread = anyio.to_thread.run_sync
+    monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+    with tarfile.open(fileobj=io.BytesIO(await read(sources, {}))) as archive:
+        for number, size in enumerate(sizes):
+            file = archive.extractfile(f"inputs/{number}")
+            assert file is not None
+            assert file.read() == bytes([number % 256]) * size
+    assert turns < 25
 
 
 @pytest.mark.parametrize("size", [10, 3 * 2**20])

@@ -33,3 +33,9 @@ async def test_the_probe_keeps_files_and_links_on_the_host() -> None:
         assert await FakeProbe("not-written").read(place) is None
         await probe.replace_by_link("/pretend/a/b/0", "/pretend/a/b/1")
         assert probe._site.links == {JobID("a/b/0"): JobID("a/b/1")}
+        await probe.write("/scratch/folder/f", b"y")
+        await probe.write("/scratch/folder2", b"z")
+        for gone in (place, "/scratch/folder", "/pretend/a/b/0", "/scratch/never"):
+            await probe.remove(gone)
+        assert probe._site.files == {"/scratch/folder2": b"z"}
+        assert probe._site.links == {}

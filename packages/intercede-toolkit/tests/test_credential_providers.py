@@ -81,7 +81,8 @@ async def test_a_kind_that_was_not_given_is_named_with_the_remedy() -> None:
         await StaticCredentials(Password(value="p")).get(needs(SSHKey, Password))
 
     assert str(refused.value) == (
-        "site: credentials: it needs a SSHKey, and there is none; give StaticCredentials one SSHKey"
+        "site: credentials: it needs credentials of the kind SSHKey, and there are none;"
+        " give StaticCredentials one SSHKey"
     )
 
 

@@ -45,6 +45,26 @@ def test_what_is_written_is_read_again(name: str, data: bytes, executable: bool)
         assert end == MemberEnd()
 
 
+@unhurried
+@given(
+    st.text(st.characters(blacklist_characters="\0", codec="utf-8"), min_size=1, max_size=110),
+    st.integers(0, 2**34),
+    st.integers(0, 0o177777),
+    st.sampled_from([TarKind.FILE, TarKind.DIRECTORY]),
+    st.integers(0, 2**34),
+)
+def test_a_header_is_the_one_that_tarfile_writes(
+    name: str, size: int, mode: int, kind: TarKind, mtime: int
+) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, mode, mtime
+    info.type = tarfile.REGTYPE if kind is TarKind.FILE else tarfile.DIRTYPE
+
+    wanted = info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+
+    assert tar_header(name, size, mode=mode, kind=kind, mtime=mtime) == wanted
+
+
 def test_a_header_tells_nothing_of_who_wrote_it() -> None:
     info = tarfile.TarInfo.frombuf(tar_header("a", 3, mode=0o640), "utf-8", "strict")
 

@@ -222,7 +222,9 @@ async def test_a_key_that_the_host_does_not_know(sshd: Sshd, opened: Opened) -> 
 async def test_a_provider_without_a_key(sshd: Sshd, opened: Opened) -> None:
     error = await error_of(opened(sshd, StaticCredentials()))
     assert isinstance(error, AuthenticationError)
-    assert "needs a SSHKey" in str(error)
+    assert f"{sshd.user}@127.0.0.1:{sshd.port}: it needs credentials of the kind SSHKey" in str(
+        error
+    )
 
 
 async def test_no_provider(sshd: Sshd) -> None:

@@ -9,4 +9,4 @@ TRANSPORT = {"type": "socket", "socket": f"{PLACE}/socket"}
 
 
 class TestSocket(TransportContract):
-    resource = TransportResource(config=TRANSPORT, seconds=0.2, probe=LocalProbe(PLACE))
+    resource = TransportResource(config=TRANSPORT, seconds=0.2, logins={}, probe=LocalProbe(PLACE))

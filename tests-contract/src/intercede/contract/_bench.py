@@ -12,7 +12,7 @@ import json
 import pickle
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -100,10 +100,13 @@ class Bench:
         """
         try:
             if self._handles or isinstance(self.backend, Discoverable):
-                async with asyncio.timeout(self.resource.clearing_s), self.made() as backend:
-                    await self._clear(backend)
+                await _to_its_end(self._cleared())
         finally:
             await self._stack.aclose()
+
+    async def _cleared(self) -> None:
+        async with asyncio.timeout(self.resource.clearing_s), self.made() as backend:
+            await self._clear(backend)
 
     async def _clear(self, backend: JobBackend) -> None:
         ids = list(self._handles)
@@ -120,6 +123,12 @@ class Bench:
             if not isinstance(backend, Cancellable):
                 return  # what cannot be killed ends by itself, long after the test
             await asyncio.sleep(self.resource.poll_s if ids else 0)
+
+    async def place_on_the_host(self) -> str:
+        """A path of the host, outside all sandboxes, that is this test's own, and free; what is put there goes with the test."""
+        place = f"{await self.probe.scratch()}/{self.tag}"
+        self._stack.push_async_callback(self.probe.remove, place)
+        return place
 
     def made(self, **changes: object) -> JobBackend:
         """A backend that is not open yet, from the registry. Whoever calls this closes it.
@@ -410,6 +419,16 @@ made = pickle.load(sys.stdin.buffer) or nullcontext
 async def main():
     async with made() as credentials, registry.backend(config, credentials) as backend:
 """
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await this, which ends by itself, also when somebody who does not want to wait cancels us meanwhile (Ctrl-C)."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _made_unique(value: Any, name: str = "") -> Any:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -48,6 +49,10 @@ class Probe(Protocol):
 
     async def replace_by_link(self, path: str, target: str) -> None:
         """Put a symbolic link where the directory `path` is, as the payload's account could; its content is lost."""
+        ...
+
+    async def remove(self, path: str) -> None:
+        """Remove a file, a link or a directory with all that is in it; nothing if it is not there."""
         ...
 
     async def scratch(self) -> str:
@@ -120,11 +125,13 @@ class LocalProbe:
         """See `Probe`."""
         await asyncio.to_thread(_replace_by_link, Path(path), target)
 
+    async def remove(self, path: str) -> None:
+        """See `Probe`."""
+        await asyncio.to_thread(_remove, Path(path))
+
     async def scratch(self) -> str:
         """See `Probe`."""
-        place = self._root.with_name(f"{self._root.name}.probe")
-        await asyncio.to_thread(place.mkdir, parents=True, exist_ok=True)
-        return str(place)
+        return tempfile.gettempdir()
 
 
 def _read(file: Path) -> bytes | None:
@@ -139,6 +146,13 @@ def _write(file: Path, content: bytes) -> None:
 def _replace_by_link(place: Path, target: str) -> None:
     shutil.rmtree(place)
     place.symlink_to(target)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def _living() -> Iterator[Path]:

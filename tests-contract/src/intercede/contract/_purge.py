@@ -46,7 +46,7 @@ class PurgeRules(Rules):
         self, bench: Bench
     ) -> None:
         probe, purger = bench.probe, bench.purger
-        victim = f"{await probe.scratch()}/{bench.tag}"
+        victim = await bench.place_on_the_host()
         await probe.write(f"{victim}/treasure", b"treasure")
         job = await bench.finish_one("symlink", "link", victim)
         (await purger.purge([job])).raise_for_failures()
@@ -62,7 +62,10 @@ class PurgeRules(Rules):
         theirs = await probe.sandbox(bench.handle(neighbour))
         assert place is not None and theirs is not None
         await probe.replace_by_link(place, theirs)
-        await purger.purge([mine])
+        try:
+            await purger.purge([mine])
+        finally:
+            await probe.remove(place)
         assert await probe.sandbox(bench.handle(neighbour)) is not None
         assert (await bench.backend.status([neighbour]))[neighbour] == JobStatus.SUCCESSFUL
         output = await bench.fetch_one(neighbour)

@@ -158,7 +158,7 @@ class StatusRules(Rules):
     async def test_an_empty_list_does_no_io(self, bench: Bench) -> None:
         async with bench.made() as backend:
             for name, call in bulk_calls(backend, bench).items():
-                with io_watched() as seen:
+                with io_watched(threads=False) as seen:
                     assert len(await call([])) == 0, name
                 assert seen == [], name
 
@@ -194,7 +194,7 @@ class StatusRules(Rules):
     async def test_hostile_ids_reach_no_shell(self, bench: Bench) -> None:
         probe = bench.probe
         real = await bench.finish_one()
-        pwned = f"{await probe.scratch()}/{bench.tag}"
+        pwned = await bench.place_on_the_host()
         ids = hostile_ids(real, pwned)
         for name, call in bulk_calls(bench.backend, bench).items():
             await call(ids)

@@ -78,7 +78,8 @@ class TransportResource(Paced):
         seconds: How long a trivial command takes, connecting included.
         clock: How many seconds pass for a command while one passes here; other than 1 only for a fake.
         commands: What the verbs stand for, where that differs from `COMMANDS`; None: there is no such command.
-        logins: Further configurations, of accounts with other login shells and noisy profiles, by name; X1 is tried on each.
+        logins: Further configurations, of accounts with other login shells and noisy profiles, by name; X1 is tried on each. Empty: no
+            shell comes between the transport and its commands.
         probe: Looks at the host.
         faults: Makes the way to the host fail.
         credentials: Makes a provider for `registry.transport`.
@@ -88,7 +89,7 @@ class TransportResource(Paced):
     seconds: float = 1.0
     clock: float = 1.0
     commands: Mapping[str, Sequence[str] | None] = field(factory=dict)
-    logins: Mapping[str, str | Mapping[str, Any]] = field(factory=dict)
+    logins: Mapping[str, str | Mapping[str, Any]] | None = None
     probe: Probe | None = None
     faults: TransportFaults | None = None
     credentials: Callable[[], CredentialProvider] | None = None

@@ -51,6 +51,8 @@ _WORDS: Final = (
     "-n",
     "--",
 )
+#: What the account is called whose login is tried first.
+_LOGIN: Final = "that of config"
 _EVERY_BYTE: Final = bytes(range(256))
 _MIB: Final = 2**20
 #: What may pile up between two ends: pipes, windows and a few chunks.
@@ -74,11 +76,6 @@ class TransportRules(Gathered):
         async with self._opened(self.resource.config) as transport:
             yield transport
 
-    async def _on_every_login(self, check: Callable[[Transport], Awaitable[None]]) -> None:
-        for config in (self.resource.config, *self.resource.logins.values()):
-            async with self._opened(config) as transport:
-                await check(transport)
-
     @asynccontextmanager
     async def _opened(self, config: str | Mapping[str, Any]) -> AsyncIterator[Transport]:
         async with AsyncExitStack() as stack:
@@ -100,34 +97,44 @@ class TransportRules(Gathered):
     # -------------------------------------------------------------- X1
 
     @rule("X1")
-    async def test_arguments_arrive_byte_for_byte(self) -> None:
-        async def check(transport: Transport) -> None:
-            result = await transport.run(self.resource.command("args", *_WORDS))
-            expected = [os.fsencode(word) for word in _WORDS]
-            assert result.stdout.split(b"\0")[:-1] == expected
-
-        await self._on_every_login(check)
+    async def test_arguments_arrive_byte_for_byte(self, transport: Transport) -> None:
+        await self._arguments_arrive(transport)
 
     @rule("X1")
-    async def test_input_arrives_byte_for_byte(self) -> None:
-        async def check(transport: Transport) -> None:
-            for sent in (_EVERY_BYTE, b"no newline", b"\n\n", os.urandom(3 * _MIB)):
-                result = await transport.run(self.resource.command("cat", stdin=sent))
-                assert result.stdout == sent
-
-        await self._on_every_login(check)
+    async def test_input_arrives_byte_for_byte(self, transport: Transport) -> None:
+        for sent in (_EVERY_BYTE, b"no newline", b"\n\n", os.urandom(3 * _MIB)):
+            await self._input_arrives(transport, sent)
 
     @rule("X1")
-    async def test_streamed_input_follows_the_commands_own(self) -> None:
-        async def check(transport: Transport) -> None:
-            command = self.resource.command("cat", stdin=b"first\0")
-            async with transport.stream(command, _chunks(_EVERY_BYTE, b"last")) as process:
-                got = b"".join([chunk async for chunk in process.stdout])
-                result = await process.wait()
-            assert got == b"first\0" + _EVERY_BYTE + b"last"
-            assert (result.returncode, result.stdout) == (0, b"")
+    async def test_streamed_input_follows_the_commands_own(self, transport: Transport) -> None:
+        await self._streamed_input_arrives(transport)
 
-        await self._on_every_login(check)
+    @rule("X1")
+    async def test_arguments_and_input_arrive_byte_for_byte_whatever_the_login_shell(self) -> None:
+        if self.resource.logins is None:
+            not_observed("accounts with other login shells (TransportResource.logins)")
+        for name, config in self.resource.logins.items():
+            async with self._opened(config) as transport:
+                await self._arguments_arrive(transport, name)
+                await self._input_arrives(transport, _EVERY_BYTE + os.urandom(_MIB), name)
+                await self._streamed_input_arrives(transport, name)
+
+    async def _arguments_arrive(self, transport: Transport, login: str = _LOGIN) -> None:
+        result = await transport.run(self.resource.command("args", *_WORDS))
+        expected = [os.fsencode(word) for word in _WORDS]
+        assert result.stdout.split(b"\0")[:-1] == expected, f"login: {login}: {result.stderr!r}"
+
+    async def _input_arrives(self, transport: Transport, sent: bytes, login: str = _LOGIN) -> None:
+        result = await transport.run(self.resource.command("cat", stdin=sent))
+        assert result.stdout == sent, f"login: {login}: {result.stderr!r}"
+
+    async def _streamed_input_arrives(self, transport: Transport, login: str = _LOGIN) -> None:
+        command = self.resource.command("cat", stdin=b"first\0")
+        async with transport.stream(command, _chunks(_EVERY_BYTE, b"last")) as process:
+            got = b"".join([chunk async for chunk in process.stdout])
+            result = await process.wait()
+        assert got == b"first\0" + _EVERY_BYTE + b"last", f"login: {login}"
+        assert (result.returncode, result.stdout) == (0, b"")
 
     @rule("X1")
     async def test_a_file_that_is_put_comes_back_byte_for_byte(

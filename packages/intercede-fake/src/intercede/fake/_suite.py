@@ -56,6 +56,12 @@ class FakeProbe:
         link, there = (JobID(place.removeprefix(_SANDBOXES)) for place in (path, target))
         self._site.links[link] = there
 
+    async def remove(self, path: str) -> None:
+        """Remove what `write` or `replace_by_link` has made."""
+        self._site.links.pop(JobID(path.removeprefix(_SANDBOXES)), None)
+        for file in [file for file in self._site.files if f"{file}/".startswith(f"{path}/")]:
+            del self._site.files[file]
+
     async def scratch(self) -> str:
         """A directory outside all sandboxes."""
         return "/scratch"

@@ -435,7 +435,7 @@ class CredentialCache:
             return CredentialSet()
         if self._provider is None:
             kind = _in_order(requirements)[0]
-            raise _lacking(kind, requirements, "pass a credential provider to registry.backend")
+            raise _lacking(kind, requirements, "pass a credential provider to the registry")
 
         answer: CredentialSet | None = None
         try:
@@ -474,7 +474,7 @@ def _lacking(
     kind: type[Credential], requirements: CredentialRequirements, remedy: str
 ) -> AuthenticationError:
     return AuthenticationError(
-        f"it needs a {kind.__name__}, and there is none",
+        f"it needs credentials of the kind {kind.__name__}, and there are none",
         resource=requirements.resource,
         operation="credentials",
         remedy=remedy,

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import anyio.to_thread
 from attrs import frozen
@@ -22,7 +23,12 @@ from ._plain import unpack
 
 __all__ = ["Source", "collect_sources", "generated_files", "plain_unpack", "tar_stream"]
 
-_CHUNK = 2**20
+#: What is yielded at once, about; a file that is larger is read in such pieces.
+_CHUNK: Final = 2**20
+#: What is read of small files in one turn of a thread: a turn takes longer than to read one of them, but it cannot be cancelled.
+_TURN: Final = 2**18
+#: What a file counts for beside its size: opening it takes as long as reading so much.
+_OPENING: Final = 2**10
 
 
 @frozen
@@ -70,8 +76,7 @@ def collect_sources(spec: SubmissionSpec) -> tuple[list[Source], list[str]]:
         if ref.source is None:
             continue
         field = f"inputs[{index}].source"
-        for name, path in _walk(ref.name, Path(ref.source), field, ()):
-            status = _look_at(field, path)
+        for name, path, status in _walk(ref.name, Path(ref.source), field, ()):
             if stat.S_ISDIR(status.st_mode):
                 directories.append(name)
             else:
@@ -82,10 +87,10 @@ def collect_sources(spec: SubmissionSpec) -> tuple[list[Source], list[str]]:
 
 def _walk(
     name: str, path: Path, field: str, above: tuple[tuple[int, int], ...]
-) -> Iterator[tuple[str, Path]]:
+) -> Iterator[tuple[str, Path, os.stat_result]]:
     """The file, or the directory and all beneath it. Links are followed: what they point to is what is meant."""
     status = _look_at(field, path)
-    yield name, path
+    yield name, path, status
     if not stat.S_ISDIR(status.st_mode):
         return
     identity = (status.st_dev, status.st_ino)
@@ -167,16 +172,18 @@ async def tar_stream(
         if len(small) > _CHUNK:
             yield bytes(small)
             small.clear()
-    for source in sources:
-        small += header(f"inputs/{source.name}", source.size, mode=source.mode)
-        if source.size <= _CHUNK:
-            small += await anyio.to_thread.run_sync(_read_whole, source)
-        else:
-            yield bytes(small)
-            small.clear()
+    for several in _by_turns(sources):
+        source = several[0]
+        if source.size > _CHUNK:
+            yield bytes(small) + header(f"inputs/{source.name}", source.size, mode=source.mode)
             async for chunk in _read_large(source):
                 yield chunk
-        small += padding(source.size)
+            small = bytearray(padding(source.size))
+            continue
+        contents = await anyio.to_thread.run_sync(_read_whole, several)
+        for source, content in zip(several, contents, strict=True):
+            small += header(f"inputs/{source.name}", source.size, mode=source.mode)
+            small += content + padding(source.size)
         if len(small) > _CHUNK:
             yield bytes(small)
             small.clear()
@@ -222,7 +229,25 @@ def _changed(source: Source) -> SpecRefused:
     )
 
 
-def _read_whole(source: Source) -> bytes:
+def _by_turns(sources: Sequence[Source]) -> Iterator[Sequence[Source]]:
+    """As many as are read in one turn, in their order; a large one alone."""
+    turn: list[Source] = []
+    size = 0
+    for source in sources:
+        size += source.size + _OPENING
+        if turn and size > _TURN:
+            yield turn
+            turn, size = [], source.size + _OPENING
+        turn.append(source)
+    if turn:
+        yield turn
+
+
+def _read_whole(sources: Sequence[Source]) -> list[bytes]:
+    return [_read_one(source) for source in sources]
+
+
+def _read_one(source: Source) -> bytes:
     try:
         with source.path.open("rb") as file:
             content = file.read(source.size + 1)

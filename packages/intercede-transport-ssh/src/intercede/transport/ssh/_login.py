@@ -7,6 +7,7 @@ asyncssh would by itself use the agent, the keys in ~/.ssh and every method that
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -40,6 +41,17 @@ _METHODS: Final = {
     "password": ["password", "keyboard-interactive"],
 }
 _BANNER_MAX: Final = 8192
+#: What to do when we are not let in. sshd does not tell why, but its log does.
+_KEY_REFUSED: Final = "see that the public key is in ~/.ssh/authorized_keys of that account, or what sshd's log there says of it"
+_PASSWORD_REFUSED: Final = (
+    "the password was refused",
+    "see that account and password are right, or what sshd's log there says of it",
+)
+_NO_KEYS: Final = ("it takes no keys", 'set auth to "password", or allow keys in its sshd_config')
+_NO_PASSWORDS: Final = (
+    "it takes no password",
+    'set auth to "key" or "agent", or allow passwords in its sshd_config',
+)
 
 
 @frozen
@@ -94,7 +106,10 @@ class Login:
         """
         if self._auth == "agent":
             return await self._agents()
-        credentials = await self._cache.get()
+        try:
+            credentials = await self._cache.get()
+        except AuthenticationError as error:
+            raise self._in_our_words(error) from error.__cause__
         password = credentials.get(Password)
         if password is not None:
             return Offer("password", password=password.value, secrets=(password.value,))
@@ -110,22 +125,33 @@ class Login:
         self._cache.invalidate()
         return self._auth in _KINDS
 
+    def _in_our_words(self, error: AuthenticationError) -> AuthenticationError:
+        """To a provider the resource is the account; its own name, and what is being done, the backend fills in."""
+        if error.resource != self._account:
+            return error
+        told = copy.copy(error)
+        told.resource = told.operation = ""
+        told.message = f"{self._account}: {error.message}"
+        return told
+
     def _unlocked(self, key: SSHKey) -> Sequence[asyncssh.SSHKeyPair]:
         try:
             private = asyncssh.import_private_key(key.private, key.passphrase)
         except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
-            raise self._unusable(_what_is_wrong(key, error)) from None
+            raise self._unusable(*_what_is_wrong(key, error)) from None
         if key.certificate is None:
             return asyncssh.load_keypairs(private)
         try:
             return asyncssh.load_keypairs([(private, key.certificate)])
         except (asyncssh.KeyImportError, ValueError):
-            raise self._unusable("its certificate is none, or of another key") from None
+            raise self._unusable(
+                "its certificate is none, or of another key",
+                "give the certificate that was made for this key, or none",
+            ) from None
 
-    def _unusable(self, reason: str) -> AuthenticationError:
+    def _unusable(self, reason: str, remedy: str) -> AuthenticationError:
         return AuthenticationError(
-            f"{self._account}: the provider's SSHKey is of no use: {reason}",
-            remedy="see where the provider has it from",
+            f"{self._account}: the provider's SSHKey is of no use: {reason}", remedy=remedy
         )
 
     async def _agents(self) -> Offer:
@@ -160,13 +186,14 @@ class Login:
         )
 
 
-def _what_is_wrong(key: SSHKey, error: Exception) -> str:
-    """asyncssh's own words are not repeated: whoever mistook a password for a key would find it there."""
-    if isinstance(error, asyncssh.KeyEncryptionError):
-        return "its passphrase does not fit" if key.passphrase else "it needs a passphrase"
-    if "assphrase" in str(error):
-        return "it needs a passphrase"
-    return "it is no private key that asyncssh knows"
+def _what_is_wrong(key: SSHKey, error: Exception) -> tuple[str, str]:
+    """The reason and the remedy. asyncssh's own words are not repeated: whoever mistook a password for a key would find it there."""
+    encrypted = isinstance(error, asyncssh.KeyEncryptionError)
+    if encrypted and key.passphrase:
+        return "its passphrase does not fit", "correct the passphrase"
+    if encrypted or "assphrase" in str(error):
+        return "it needs a passphrase", "give it with the key, or a key that needs none"
+    return "it is no private key that asyncssh knows", "give one as ssh-keygen makes it"
 
 
 def _described(pair: asyncssh.SSHKeyPair) -> str:
@@ -267,16 +294,15 @@ class Greeter(asyncssh.SSHClient):
         offer = self._offer
         said = redact(f"{reason}\n{self._banner}", offer.secrets)
         if offer.auth == "password":
-            what = "the password has expired" if self._expired else "the password was refused"
+            what, remedy = _PASSWORD_REFUSED
+            if self._expired:
+                what, remedy = "the password has expired", "renew it there"
             if not self._offered:
-                what = "it takes no password"
-            remedy = "renew it there" if self._expired else "see what the provider gives"
+                what, remedy = _NO_PASSWORDS
             return AuthenticationError(f"{self._where}: {what}", remedy=remedy, said=said)
-        keys = ", ".join(map(_described, offer.keys))
         whose = "the agent's keys were" if offer.auth == "agent" else "the key was"
-        what = f"{whose} refused ({keys})" if self._offered else "it takes no keys"
-        return AuthenticationError(
-            f"{self._where}: {what}",
-            remedy="add the public key to ~/.ssh/authorized_keys there, or give another",
-            said=said,
-        )
+        what = f"{whose} refused ({', '.join(map(_described, offer.keys))})"
+        remedy = _KEY_REFUSED
+        if not self._offered:
+            what, remedy = _NO_KEYS
+        return AuthenticationError(f"{self._where}: {what}", remedy=remedy, said=said)

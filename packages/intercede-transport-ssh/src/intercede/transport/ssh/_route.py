@@ -210,7 +210,7 @@ class Attempt:
             raise Passing(
                 Unreachable(
                     f"{where}: jump host {before} cannot reach it",
-                    remedy="see whether it can, from there",
+                    remedy="see whether host and port are right, and from there whether it is up",
                     said=error.reason,
                 ),
                 known=True,
@@ -267,10 +267,15 @@ def _disconnected(where: str, error: asyncssh.DisconnectError) -> InterCEdeError
             remedy="see whether the port is right",
             said=error.reason,
         )
+    return _closed(where, error.reason)
+
+
+def _closed(where: str, reason: str) -> Passing:
     lost = Unreachable(
         f"{where}: the connection was closed before we were let in",
-        remedy="see its sshd's log; it may have too many connections (MaxStartups)",
-        said=error.reason,
+        remedy="see whether the port is sshd's, and what its log says: it may have too many connections"
+        " (MaxStartups)",
+        said=reason,
     )
     return Passing(lost, known=False)
 
@@ -278,7 +283,8 @@ def _disconnected(where: str, error: asyncssh.DisconnectError) -> InterCEdeError
 def _unreachable(where: str, error: OSError) -> InterCEdeError | Passing:
     if isinstance(error, socket.gaierror):
         return Unreachable(
-            f"{where}: its name is not known: {error.strerror}", remedy="see whether it is right"
+            f"{where}: its name is not known: {error.strerror}",
+            remedy="see whether it is spelt right, and whether names are resolved here",
         )
     if isinstance(error, ConnectionRefusedError):
         refused = Unreachable(
@@ -287,7 +293,10 @@ def _unreachable(where: str, error: OSError) -> InterCEdeError | Passing:
         )
         return Passing(refused, known=True)
     reason = error.strerror or str(error) or type(error).__name__
-    return Passing(
-        Unreachable(f"{where}: it cannot be reached: {reason}", remedy="see whether it is up"),
-        known=not isinstance(error, ConnectionError),
+    if isinstance(error, ConnectionError):
+        return _closed(where, reason)
+    away = Unreachable(
+        f"{where}: it cannot be reached: {reason}",
+        remedy="see whether it is up, and whether there is a way to it from here",
     )
+    return Passing(away, known=True)

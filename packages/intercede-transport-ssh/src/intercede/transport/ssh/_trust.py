@@ -90,13 +90,13 @@ class Trust:
             )
         line = " ".join(shown.export_public_key().decode().split()[:2])
         fingerprint = f"{shown.get_algorithm()} {shown.get_fingerprint()}"
-        pin = (
-            f'pin it with host_keys = ["{line}"], or by the line "{self._name} {line}" in'
-            f" {self.path or 'known_hosts'}"
-        )
+        pin = f'pin it with host_keys = ["{line}"]'
+        if self.path:
+            pin += f', or by the line "{self._name} {line}" in {self.path}'
         keys, authorities, _ = self._keys(address)
         if keys or authorities:
-            known = ", ".join(key.get_fingerprint() for key in (*keys, *authorities))
+            prints = dict.fromkeys(key.get_fingerprint() for key in (*keys, *authorities))
+            known = ", ".join(prints)
             return HostKeyError(
                 f"{where}: its host key has changed: it shows {fingerprint}, and {self._place}"
                 f" has {known}",
