@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["HISTORY", "KILL", "LIST", "NAME", "PROBE", "STATUS"]
+__all__ = ["HISTORY", "KILL", "LIST", "NAME", "NATIVE", "PRELUDE", "PROBE", "STATUS"]
 
 #: What a job is called: this and its submission.
 NAME: Final = "intercede-"
+#: An id: a job's, or that of an element of an array.
+NATIVE: Final = r"[1-9][0-9]{0,9}(?:_[0-9]{1,7})?"
 
 #: Begins every program.
 PRELUDE: Final = r"""

@@ -14,7 +14,7 @@ from typing import Final
 from intercede.core import JobDetails, JobStatus, NativeJob, ResourceError, Results
 
 from ._answer import Answer, read_answer
-from ._programs import NAME
+from ._programs import NAME, NATIVE
 from ._states import State, pending_reason, read_state
 
 __all__ = ["asked", "job_details", "read_list", "read_moment", "read_status"]
@@ -144,9 +144,9 @@ def read_list(results: Results) -> Mapping[str, tuple[str, int | None, JobStatus
         match = _MARKED.fullmatch(comment)
         if match is None or name != NAME + match[1].rpartition(":")[2]:
             continue
-        array, _, task = native.partition("_")
-        if not array.isdecimal() or (task and not task.isdecimal()):
+        if not re.fullmatch(NATIVE, native):
             continue
+        task = native.partition("_")[2]
         state = read_state(shown)
         status = JobStatus.UNKNOWN if state is None else state.status
         if state is not None and state.name == "PENDING":

@@ -19,7 +19,7 @@ from intercede.core import (
 
 from . import _cluster, _history, _queue, _submission
 from ._config import SlurmConfig
-from ._programs import HISTORY, KILL, LIST, PROBE, STATUS
+from ._programs import HISTORY, KILL, LIST, NATIVE, PROBE, STATUS
 
 __all__ = ["SlurmScheduler"]
 
@@ -44,7 +44,7 @@ class SlurmScheduler:
     @property
     def native_id(self) -> str:
         """A job, or an element of an array: 123, 123_45."""
-        return _submission.NATIVE
+        return NATIVE
 
     def probe_commands(self, queue: str | None) -> Sequence[Command]:
         """Ask for configuration, partitions and nodes."""

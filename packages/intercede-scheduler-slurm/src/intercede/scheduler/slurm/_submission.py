@@ -32,11 +32,11 @@ from ._config import SlurmConfig
 from ._programs import NAME, PRELUDE
 from ._refusals import ACCOUNTS, REFUSALS, find_refusal
 
-__all__ = ["NATIVE", "read_submit", "submit_commands"]
+__all__ = ["read_submit", "submit_commands"]
 
-#: A job, or an element of an array.
-NATIVE: Final = r"[1-9][0-9]{0,9}(?:_[0-9]{1,7})?"
 _JOB: Final = re.compile(r"([1-9][0-9]{0,9})(?:;[\w.-]+)?")
+#: The first copy of a chunk and a range of its tasks.
+_SPAN: Final = re.compile(r"([0-9]{1,9}):([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _PREFIX: Final = re.compile(r"^(?:\S*sbatch: )?(?:error: )?")
 #: How long the arrays of one command may be as text, in bytes: a command line has limits.
 _CHUNKS_SIZE: Final = 48_000
@@ -338,23 +338,22 @@ def _read_command(
 
 def _said(batch: StagedBatch, row: Sequence[str]) -> _Said:
     _, first, tasks, code, job = row
-    if not re.fullmatch("[0-9]{1,9}", first) or not re.fullmatch("[0-9,-]*", tasks):
-        raise ResourceError(f"the answer names no copies: {first[:20]!r} {tasks[:40]!r}")
     wanted = set(batch.copies)
-    copies = []
+    copies: list[int] = []
     for part in tasks.split(",") if tasks else ["0"]:
-        begin, _, end = part.partition("-")
-        if not begin.isdecimal() or not (end or begin).isdecimal():
-            raise ResourceError(f"the answer names no tasks: {tasks[:40]!r}")
-        span = range(int(begin), min(int(end or begin), int(begin) + len(wanted)) + 1)
-        copies += [int(first) + task for task in span if int(first) + task in wanted]
+        span = _SPAN.fullmatch(f"{first}:{part}")
+        if span is None or len(copies) > len(wanted):
+            raise ResourceError(f"the answer names no copies: {first[:20]!r} {tasks[:40]!r}")
+        begin, last = int(span[2]), int(span[3] or span[2])
+        every = range(begin, min(last, begin + max(wanted)) + 1)
+        copies += [int(first) + task for task in every if int(first) + task in wanted]
     return _Said(tuple(copies), bool(tasks), int(first), code, job)
 
 
 def _no_room(batch: StagedBatch, row: Sequence[str]) -> dict[int, Failure]:
     """The copies from this chunk on; those that were submitted all the same are told of later."""
     _, first, _, held, limit = row
-    if not first.isdecimal():
+    if not re.fullmatch("[0-9]{1,9}", first):
         return {}
     failure = Failure(
         FailureCode.LIMIT,
