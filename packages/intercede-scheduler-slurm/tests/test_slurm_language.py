@@ -233,6 +233,15 @@ def test_a_row_that_is_torn_leaves_its_job_unknown_and_not_gone() -> None:
     assert told[JOBS[0]].status is JobStatus.UNKNOWN
 
 
+def test_a_row_with_nothing_between_its_nonces_is_none() -> None:
+    empty = CommandResult(
+        0, f"slurm {NONCE}\n{NONCE}|{NONCE}\n{NONCE}|end|squeue|0|{NONCE}\n".encode()
+    )
+    for parse in (lambda: SLURM.parse_status(JOBS, [empty]), lambda: SLURM.parse_list([empty])):
+        with pytest.raises(ResourceError, match="header"):
+            parse()
+
+
 def test_a_row_without_times_is_not_squeues() -> None:
     row = in_queue("RUNNING").replace(STAMP, "yesterday")
     assert SLURM.parse_status(JOBS, queue(row))[JOBS[0]].status is JobStatus.UNKNOWN

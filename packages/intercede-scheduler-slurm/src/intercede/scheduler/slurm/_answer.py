@@ -26,7 +26,7 @@ class Answer:
 
     Attributes:
         nonce: Its random word.
-        rows: The fields between the nonces, of each row that has both.
+        rows: The fields between the nonces, one at least, of each row that has both.
         torn: The fields of each line that begins with the nonce and does not end with it.
         plain: The lines without it.
         ends: How the commands ended, by their name: the worst exit code of each.
@@ -78,7 +78,7 @@ def read_answer(results: Sequence[CommandResult]) -> Answer:
         head, *fields = line.split("|")
         if head != nonce:
             answer.plain.append(line)
-        elif not fields or fields[-1] != nonce:
+        elif len(fields) < 2 or fields[-1] != nonce:
             answer.torn.append(fields)
         elif fields[0] == "end" and len(fields) == 4 and _is_code(fields[2]):
             ends[fields[1]] = max(int(fields[2]), ends.get(fields[1], 0))
