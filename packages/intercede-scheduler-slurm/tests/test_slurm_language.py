@@ -435,10 +435,10 @@ def test_a_probe_tells_the_clusters_limits() -> None:
         "partition:short:max_nodes": 2,
         "partition:short:max_cpus": 32,
         "partition:short:max_memory_mb": 1000,
-        "partition:short:allow_accounts": "proj,other",
+        "partition:short:allow_account": "proj,other",
         "partition:short:allow_qos": "normal",
         "partition:closed:state": "DOWN",
-        "partition:closed:deny_accounts": "proj",
+        "partition:closed:deny_account": "proj",
     }
     assert "partition:closed:max_time_s" not in FACTS
     assert not [key for key in FACTS if "stranger" in key]
@@ -517,7 +517,7 @@ def test_what_fits_is_let_through(asked: SubmissionSpec) -> None:
     [
         (SlurmConfig(account="third"), "short", "account='third'.*proj,other"),
         (SlurmConfig(qos="high"), "short", "qos='high'.*normal"),
-        (SlurmConfig(gpu_type="h100"), "main", "resources.gpus"),
+        (SlurmConfig(gpu_type="h100"), "main", "resources.gpus: 1 .*0 of gpu_type 'h100'"),
     ],
 )
 def test_what_a_partition_does_not_let_in_is_refused(

@@ -1,8 +1,8 @@
 """What a cluster is, as its probe tells, and what it can never run.
 
 Facts are flat: `version`, `cluster`, `max_array_size`, `max_job_count`, `min_job_age_s`, `accounting`, `oci`, `partitions`,
-`default_partition`, and for each partition `partition:NAME:KEY` with state, max_time_s, max_nodes, max_cpus, max_memory_mb, gpus,
-gpus:TYPE and allow_accounts, deny_accounts, allow_qos, deny_qos. What is not limited is not there.
+`default_partition`, and for each partition `partition:NAME:KEY` with state, max_time_s, max_nodes, max_cpus, max_memory_mb,
+node_cpus, node_memory_mb (of its largest nodes), gpus, gpus:TYPE and allow_account, deny_account, allow_qos, deny_qos. What is not limited is not there.
 
 Slurm refuses little by itself: a job for a partition that is down, or over its time, is accepted and waits for ever (seen on all versions).
 """
@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final
+
+from attrs import frozen
 
 from intercede.core import Facts, ResourceError, Results, SpecRefused, SubmissionSpec
 
@@ -35,8 +37,8 @@ _DURATION: Final = re.compile(r"(?:([0-9]{1,6})-)?(?:([0-9]{1,6}):)?([0-9]{1,6})
 _GPU: Final = re.compile(r"gpu(?::([\w.-]+))?:([0-9]{1,6})(?:\(.*\))?")
 #: Of `scontrol show partitions`: lists of names, and numbers.
 _LISTS: Final[Mapping[str, str]] = {
-    "AllowAccounts": "allow_accounts",
-    "DenyAccounts": "deny_accounts",
+    "AllowAccounts": "allow_account",
+    "DenyAccounts": "deny_account",
     "AllowQos": "allow_qos",
     "DenyQos": "deny_qos",
 }
@@ -185,8 +187,45 @@ def check(spec: SubmissionSpec, config: SlurmConfig, facts: Facts) -> None:
     raise refusals[0]
 
 
+@frozen
+class _Asked:
+    """Something that a partition has a limit of.
+
+    Attributes:
+        field: Of the specification's resources.
+        value: What is asked for.
+        counted: As Slurm counts it.
+        facts: What limits it: the least of these facts of the partition.
+        unit: Of the limit, for people.
+    """
+
+    field: str
+    value: int
+    counted: int
+    facts: tuple[str, ...]
+    unit: str = ""
+
+
+def _asked(spec: SubmissionSpec, config: SlurmConfig) -> Iterator[_Asked]:
+    wanted = spec.resources
+    if wanted.wall_time_s is not None:
+        # Slurm counts in minutes.
+        seconds = -(-wanted.wall_time_s // 60) * 60
+        yield _Asked("wall_time_s", wanted.wall_time_s, seconds, ("max_time_s",), " s")
+    yield _Asked("nodes", wanted.nodes, wanted.nodes, ("max_nodes",))
+    yield _Asked("cpus", wanted.cpus, wanted.cpus, ("max_cpus", "node_cpus"))
+    if wanted.memory_mb is not None:
+        memory = ("max_memory_mb", "node_memory_mb")
+        yield _Asked("memory_mb", wanted.memory_mb, wanted.memory_mb, memory, " MiB")
+    if wanted.gpus and config.gpu_type:
+        kind = f" of gpu_type {config.gpu_type!r}"
+        yield _Asked("gpus", wanted.gpus, wanted.gpus, (f"gpus:{config.gpu_type}",), kind)
+    elif wanted.gpus:
+        yield _Asked("gpus", wanted.gpus, wanted.gpus, ("gpus",))
+
+
 def _check_partition(name: str, spec: SubmissionSpec, config: SlurmConfig, facts: Facts) -> None:
-    key, asked = f"partition:{name}:", spec.resources
+    key = f"partition:{name}:"
     state = facts.get(f"{key}state", "UP")
     if state != "UP":
         raise SpecRefused(
@@ -194,55 +233,31 @@ def _check_partition(name: str, spec: SubmissionSpec, config: SlurmConfig, facts
             f"partition {name!r} is {state}: a job would wait there until somebody opens it",
             remedy="choose another queue, or wait",
         )
-    minutes = None if asked.wall_time_s is None else -(-asked.wall_time_s // 60)
-    limits: tuple[tuple[str, int | None, int | None, str, tuple[str, ...]], ...] = (
-        (
-            "wall_time_s",
-            asked.wall_time_s,
-            None if minutes is None else minutes * 60,
-            "s",
-            ("max_time_s",),
-        ),
-        ("nodes", asked.nodes, asked.nodes, "", ("max_nodes",)),
-        ("cpus", asked.cpus, asked.cpus, "", ("max_cpus", "node_cpus")),
-        (
-            "memory_mb",
-            asked.memory_mb,
-            asked.memory_mb,
-            "MiB",
-            ("max_memory_mb", "node_memory_mb"),
-        ),
-        (
-            "gpus",
-            asked.gpus,
-            asked.gpus,
-            "",
-            (f"gpus:{config.gpu_type}" if config.gpu_type else "gpus",),
-        ),
-    )
-    for field, value, counted, unit, names in limits:
-        if counted is None:
-            continue
-        found = [int(facts[key + n]) for n in names if isinstance(facts.get(key + n), int)]
-        if field == "gpus" and not found and f"{key}node_cpus" in facts:
-            found = [0]
-        if found and counted > min(found):
-            limit = f"{min(found)} {unit}".strip()
+    for asked in _asked(spec, config):
+        limit = _limit(key, asked, facts)
+        if limit is not None and asked.counted > limit:
             raise SpecRefused(
-                f"resources.{field}",
-                f"{value} exceeds the limit of partition {name!r} ({limit})",
+                f"resources.{asked.field}",
+                f"{asked.value} exceeds the limit of partition {name!r} ({limit}{asked.unit})",
                 remedy="ask for less, or choose another queue",
             )
     for field, chosen in (("account", config.account), ("qos", config.qos)):
-        allowed, denied = f"{key}allow_{field}", f"{key}deny_{field}"
-        if field == "account":
-            allowed, denied = f"{allowed}s", f"{denied}s"
         if chosen is None:
             continue
-        let_in = str(facts.get(allowed, chosen)).split(",")
-        if chosen not in let_in or chosen in str(facts.get(denied, "")).split(","):
+        let_in = facts.get(f"{key}allow_{field}")
+        if (let_in is not None and chosen not in str(let_in).split(",")) or chosen in str(
+            facts.get(f"{key}deny_{field}", "")
+        ).split(","):
             raise SpecRefused(
                 "resources.queue",
                 f"partition {name!r} does not let in {field}={chosen!r}",
-                remedy=f"there may be: {facts.get(allowed, 'others')}",
+                remedy=f"it lets in {let_in or 'others'}",
             )
+
+
+def _limit(key: str, asked: _Asked, facts: Facts) -> int | None:
+    """The least of the facts that limit it; None if nothing is known to."""
+    found = [int(facts[key + name]) for name in asked.facts if key + name in facts]
+    if asked.field == "gpus" and not found and f"{key}node_cpus" in facts:
+        return 0  # its nodes are known, and have none
+    return min(found, default=None)
