@@ -30,8 +30,8 @@ __all__ = ["Copying"]
 
 #: How often the connection may be lost without any part having arrived in between.
 _LOSSES: Final = 4
-#: How long removing what was given up may take.
-_REMOVE_S: Final = 3.0
+#: How long removing what was given up may take: a host that is busy, or far, may have to be asked for a session or even connected to first.
+_REMOVE_S: Final = 10.0
 _HOME_TIMEOUT_S: Final = 60.0
 
 
