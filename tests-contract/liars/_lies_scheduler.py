@@ -272,10 +272,10 @@ class DecodesStrictly(FakeScheduler):
 @lie("N3", "takes a state that it does not know for running")
 class UnknownWordsRun(FakeScheduler):
     def parse_status(self, jobs: Sequence[NativeJob], results: Results) -> Found:
+        found = super().parse_status(jobs, results)
         states = {row[0]: row[1] for row in rows_of(results) if len(row) == 5}
         unknown = [job for job in jobs if states.get(job.id, "running") not in _STATES]
-        running = dict.fromkeys(unknown, JobDetails(JobStatus.RUNNING))
-        return {**super().parse_status(jobs, results), **running}
+        return {**dict.fromkeys(unknown, JobDetails(JobStatus.RUNNING)), **found}
 
 
 @lie("N3", "hands out the ids of a submit from the last copy backwards")
