@@ -38,7 +38,7 @@ from ._measure import Case, Row, Side, measure
 __all__ = ["rows"]
 
 _STACK: Final = "slurm-wide-forky"
-_ACCOUNT: Final = "bash"
+_ACCOUNT: Final = "plain"
 _FEW: Final = 1_000
 _MANY: Final = 10_000
 #: What one array may hold there.
