@@ -155,6 +155,35 @@ def test_a_payload_whose_inputs_may_be_cut_does_not_start(
     assert not (directory / "0" / "ran").exists()
 
 
+def test_a_payload_that_lacks_an_input_does_not_start(
+    tmp_path: Path, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = prepare(tmp_path, payload("echo ran > ../ran", FileRef("data", content=b"1\n")))
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "cp").write_text("#!/bin/sh\necho 'cp: No space left on device' >&2\nexit 1\n")
+    (tools / "cp").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    run(directory, shell)
+    record = parse_exit((directory / "0" / "exit").read_text())
+    assert record is not None
+    assert (record.code, record.signal) == (71, None)
+    assert not (directory / "0" / "ran").exists()
+    said = (directory / "0" / "stderr").read_text()
+    assert said.startswith("cp: No space left on device\nrunner: not all inputs")
+
+
+@pytest.mark.parametrize(("number", "told"), [(15, True), (9, False)])
+def test_a_payload_that_died_of_term_was_told_to_end(
+    tmp_path: Path, shell: list[str], number: int, told: bool
+) -> None:
+    directory = prepare(tmp_path, payload(f"kill -{number} $$"))
+    run(directory, shell)
+    record = parse_exit((directory / "0" / "exit").read_text())
+    assert record is not None
+    assert (record.signal, record.told) == (number, told)
+
+
 def test_a_record_of_an_older_runner_says_nothing_of_being_told() -> None:
     line = "code=0 signal=- cancelled=- limit=- began=1 ended=2 node=n end"
     record = parse_exit(line)

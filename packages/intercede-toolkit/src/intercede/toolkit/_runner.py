@@ -56,7 +56,7 @@ set -- $born; shift 19 2>/dev/null && born=$1 || born=
 printf '%s %s %s %s %s\\n' "$node" "${{boot:--}}" "$$" "${{born:--}}" "$began" > start.new
 mv start.new start
 exec 2>why
-told=-
+told=- lacking=
 trap : HUP INT QUIT USR1 USR2 XCPU
 trap told=TERM TERM
 {inputs}[ -e cancel ] && exit 0
@@ -65,6 +65,9 @@ set -- {environment}
 if [ "$told" = TERM ]; then
   # The copying of inputs was told too, and they may be cut.
   code=143
+elif [ -n "$lacking" ]; then
+  echo "runner: not all inputs could be copied to work/; the payload was not started" >>stderr
+  code=71
 else
   (
     # Descriptor 9 may be a lock of whoever started us: the payload shall not keep it.
@@ -79,6 +82,8 @@ signal=-
 case $code in
   129|1[3-8]?|19[0-2]) [ -s why ] && signal=$((code - 128));;
 esac
+# Who tells all of a job to end tells one process after the other: the payload may be dead before we hear of it.
+[ "$signal" != 15 ] || told=TERM
 cancelled=-; [ -e cancel ] && cancelled=yes
 limit=-; [ -e limit ] && limit=wall-time
 printf '%-250s\\n' "code=$code signal=$signal cancelled=$cancelled limit=$limit told=$told began=$began ended=$(date +%s) node=$node end" 1<>exit.new
@@ -100,7 +105,9 @@ def runner_script(spec: SubmissionSpec, *, directory: str, submission: str) -> b
     has_inputs = bool(spec.inputs) or name is not None
     text = _RUNNER.format(
         directory=quote(directory),
-        inputs=f"cp -R -p {quote(directory)}/inputs/. work/ 2>>stderr\n" if has_inputs else "",
+        inputs=f"cp -R -p {quote(directory)}/inputs/. work/ 2>>stderr || lacking=yes\n"
+        if has_inputs
+        else "",
         environment=_assignments(spec.environment),
         marker=MARKER,
         submission=submission,
