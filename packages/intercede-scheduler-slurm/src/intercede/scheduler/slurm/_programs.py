@@ -1,6 +1,6 @@
 """What is run on the host: one POSIX shell program per question, around Slurm's own commands.
 
-Constant texts; what varies comes as arguments and on standard input. They need awk, env, od, sed, tr and xargs there, beside Slurm.
+Constant texts; what varies comes as arguments and on standard input. They need the usual POSIX tools there, beside Slurm.
 """
 
 from __future__ import annotations
