@@ -22,7 +22,7 @@ from ._errors import StackError
 from ._life import bring_down, bring_up, left_over, logs, running
 from ._manifest import Stack, chosen, stacks
 from ._state import locked
-from ._testing import Found, held, held_inside, table
+from ._testing import Found, checked, checks, held, held_inside, table
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         if asked.do == "up":
             return _up(engine, some)
         workers = ["-n", asked.n] if asked.n else []
-        return _test(engine, some, [*workers, *options])
+        return _test(engine, some, workers, options)
     except StackError as error:
         print(f"stacks: {error}", file=sys.stderr)
         return 1
@@ -105,15 +105,19 @@ def _logs(engine: Engine, some: Sequence[Stack]) -> int:
     return 0
 
 
-def _test(engine: Engine, some: Sequence[Stack], options: Sequence[str]) -> int:
+def _test(
+    engine: Engine, some: Sequence[Stack], workers: Sequence[str], options: Sequence[str]
+) -> int:
     all_found = []
     for stack in some:
         try:
             _up(engine, [stack])
             if stack.inside:
-                all_found.append(held_inside(engine, running(stack), options, _say))
+                all_found.append(held_inside(engine, running(stack), [*workers, *options], _say))
             else:
-                all_found.append(held(stack, options))
+                all_found.append(held(stack, [*workers, *options]))
+            if place := checks(stack):
+                all_found.append(checked(stack, place, options))
         except StackError as error:
             print(f"stacks: {error}", file=sys.stderr)
             all_found.append(Found(stack.id, Counter(), 1, 0.0))

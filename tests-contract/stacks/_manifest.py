@@ -38,6 +38,7 @@ class Stack:
         announces: A command in the container that prints which version its daemon is; empty: who answers at the way in says so.
         seconds: How long a trivial command or job takes, as seen by the suite.
         contracts: What the suite holds it to.
+        honours: What it can do that most cannot, as `intercede.contract.Resource` has it.
         inside: Whether the suite runs in its container, with the local transport; for backends only.
         scheduler: The scheduler's part of the backend's configuration; empty: the way in is a backend itself.
         narrow: The same where one job runs at a time; empty: there is no such thing.
@@ -60,6 +61,7 @@ class Stack:
     announces: str = ""
     seconds: float = 0.5
     contracts: tuple[str, ...] = ("transport", "backend")
+    honours: tuple[str, ...] = ()
     inside: bool = False
     scheduler: Mapping[str, Any] = field(factory=lambda: {"type": "direct", "slots": 100})
     narrow: Mapping[str, Any] = field(factory=lambda: {"type": "direct", "slots": 1})

@@ -39,16 +39,19 @@ def composed(
     """
     shared = {"transport": transport, "scheduler": stack.scheduler, "root": root}
     alone = {**shared, "root": f"{root}/{{unique}}"}
+    # A batch system counts by name, wherever the sandboxes are.
+    narrow = {**alone, "name": "narrow-{unique}", "scheduler": stack.narrow}
     return Resource(
         config=shared,
         seconds=stack.seconds,
         other_process=True,
-        narrow={**alone, "scheduler": stack.narrow} if stack.narrow else None,
+        narrow=narrow if stack.narrow else None,
         limited={
             "bytes": {**alone, "output_max_bytes": 100_000},
             "files": {**alone, "output_max_files": 20},
             "seconds": {**alone, "output_max_s": 0.2},
         },
+        honours=stack.honours,
         probe=probe,
         faults=faults,
         credentials=credentials,

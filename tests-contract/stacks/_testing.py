@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
+from xml.etree import ElementTree
 
 from attrs import frozen
 
@@ -20,7 +22,7 @@ from ._inside import PLACE, installed
 from ._life import Running
 from ._manifest import Stack
 
-__all__ = ["VERDICTS", "Found", "held", "held_inside", "table"]
+__all__ = ["VERDICTS", "Found", "checked", "checks", "held", "held_inside", "table"]
 
 #: In the order of the summary's columns.
 VERDICTS: Final = ("passed", "failed", "not offered", "not observed", "skipped")
@@ -55,6 +57,18 @@ asyncio_mode = strict
 faulthandler_timeout = 600
 faulthandler_exit_on_timeout = true
 """
+#: What only one scheduler has is tested by the folder of its name, over and above the suite.
+_CHECKS: Final = Path(__file__).with_name("tests")
+_CHECK_SETTINGS: Final = f"""\
+[pytest]
+asyncio_default_fixture_loop_scope = function
+asyncio_mode = auto
+consider_namespace_packages = true
+faulthandler_timeout = 900
+faulthandler_exit_on_timeout = true
+pythonpath = {_HERE}
+"""
+_NOTHING_CHOSEN: Final = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
 Say = Callable[[str], None]
 
 
@@ -122,6 +136,52 @@ def held_inside(engine: Engine, there: Running, options: Sequence[str], say: Say
         if engine.tries("exec", name, "test", "-e", f"{_INSIDE}/{_REPORT}"):
             engine.run("cp", f"{name}:{_INSIDE}/{_REPORT}", str(folder))
         return _found(stack, folder, code, begun)
+
+
+def checks(stack: Stack) -> Path | None:
+    """The tests of what only the stack's scheduler has; None: there are none, or the suite runs inside."""
+    place = _CHECKS / str(stack.scheduler.get("type"))
+    return place if place.is_dir() and not stack.inside else None
+
+
+def checked(stack: Stack, place: Path, options: Sequence[str]) -> Found:
+    """Run the tests of its scheduler on a stack that is up, one at a time: they kill its daemons.
+
+    Args:
+        stack: Which.
+        place: The tests.
+        options: Options of pytest.
+
+    Raises:
+        StackError: pytest ended without a report.
+    """
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="intercede-stacks-") as made:
+        config, report = Path(made, _CONFIG), Path(made, "report.xml")
+        config.write_text(_CHECK_SETTINGS)
+        command = [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q"),
+            *(f"--config-file={config}", f"--rootdir={_HERE}", f"--basetemp={made}/basetemp"),
+            *("--import-mode=importlib", f"--junit-xml={report}", str(place)),
+            *options,
+        ]
+        env = {**os.environ, "INTERCEDE_STACK": stack.id}
+        code = subprocess.run(command, env=env, check=False).returncode
+        name = f"{stack.id}, {place.name} itself"
+        if not report.exists():
+            raise StackError(f"{name}: pytest ended with exit code {code} and no report")
+        cases = ElementTree.parse(report).iter("testcase")  # noqa: S314 - our own
+        tests = Counter(_verdict(case) for case in cases)
+        # What options such as -k choose may all be in the suite.
+        code = 0 if code == _NOTHING_CHOSEN else code
+        return Found(name, tests, code, time.monotonic() - begun)
+
+
+def _verdict(case: ElementTree.Element) -> str:
+    tags = {child.tag for child in case}
+    if tags & {"failure", "error"}:
+        return "failed"
+    return "skipped" if "skipped" in tags else "passed"
 
 
 def _write(folder: Path, stack: Stack, module: str, path: Path) -> None:

@@ -80,14 +80,15 @@ def test_no_name_makes_another_job_of_ours(
     name: str, nodes: str, native: str, before: bool
 ) -> None:
     assume(NONCE not in name + nodes and name != "intercede-sub")
-    assume(not name.startswith("intercede-sub|"))  # its own row, and torn
     ours = f"{NONCE}|7_0|intercede-sub|RUNNING|None|{STAMP}|{STAMP}|N/A|n1|{NONCE}"
     hostile = f"{NONCE}|{native}|{name}|RUNNING|None|{STAMP}|{STAMP}|N/A|{nodes}|{NONCE}"
     header = f"{NONCE}|JOBID|NAME|STATE|REASON|SUBMIT_TIME|START_TIME|END_TIME|NODELIST|{NONCE}"
     rows = [hostile, ours] if before else [ours, hostile]
     jobs = [NativeJob(f"7_{copy}", copy, "sub", NOW) for copy in range(2)]
     told = SLURM.parse_status(jobs, answered(header, *rows, f"{NONCE}|end|squeue|0|{NONCE}"))
-    assert {job.id: d.status for job, d in told.items()} == {"7_0": JobStatus.RUNNING}
+    assert told[jobs[0]].status is JobStatus.RUNNING
+    # A name that begins like ours may be taken for a torn row of ours, of which nothing is known.
+    assert jobs[1] not in told or told[jobs[1]].status is JobStatus.UNKNOWN
 
 
 @given(HOSTILE, HOSTILE, st.sampled_from(["8", "7_0"]))

@@ -242,6 +242,12 @@ def test_a_row_with_nothing_between_its_nonces_is_none() -> None:
             parse()
 
 
+@pytest.mark.parametrize("time", ["N/A", "999999999999", "9" * 13, "-1", "\u0661"])
+def test_a_time_that_is_none_is_left_out(time: str) -> None:
+    row = f"7_0|intercede-sub|RUNNING|None|{STAMP}|{time}|{STAMP}|n1"
+    assert SLURM.parse_status(JOBS, queue(row))[JOBS[0]].started_at is None
+
+
 def test_a_row_without_times_is_not_squeues() -> None:
     row = in_queue("RUNNING").replace(STAMP, "yesterday")
     assert SLURM.parse_status(JOBS, queue(row))[JOBS[0]].status is JobStatus.UNKNOWN
@@ -652,6 +658,14 @@ def test_copies_are_split_into_arrays_that_begin_with_task_0(
     facts = {**FACTS, "max_array_size": size}
     (command,) = SLURM.submit_commands(batch(copies), facts)
     assert command.argv[5] == chunks
+
+
+def test_too_many_arrays_for_a_command_line_take_several() -> None:
+    facts = {"max_array_size": 1, "max_job_count": 30000}
+    commands = SLURM.submit_commands(batch(range(9000)), facts)
+    chunks = [word for command in commands for word in command.argv[5].split()]
+    assert chunks == [f"{copy}:1:" for copy in range(9000)]
+    assert len(commands) == 2
 
 
 @pytest.mark.parametrize(("copies", "limit"), [(1000, "0"), (1001, "10000"), (10000, "10000")])

@@ -33,6 +33,7 @@ from intercede.core import (
     JobOutput,
     JobStatus,
     LoadReporter,
+    OpOutcome,
     OutputRetriever,
     OutputSpec,
     Purgeable,
@@ -323,19 +324,36 @@ class Bench:
         """Kill, and kill again what was told to end and was not seen to: "not now" is a truthful answer, and success must be one too.
 
         Raises:
-            AssertionError: A job could not be killed, or it took too long.
+            AssertionError: A job could not be killed, is not over, or it took too long.
         """
         left = list(ids)
+        outcomes: dict[JobID, OpOutcome] = {}
         try:
             async with asyncio.timeout(self.resource.patience_s):
                 while left:
                     result = await self.cancellable.kill(left)
+                    outcomes |= {job: result[job] for job in left}
                     failures = result.failures
                     left = [job for job in failures if failures[job].code == FailureCode.NOT_NOW]
                     refused = {job: str(why) for job, why in failures.items() if job not in left}
                     assert not refused, f"expected the jobs to be killed, got {refused}"
         except TimeoutError:
             raise AssertionError(f"expected a kill to be seen to work on {left}") from None
+        await self.over(outcomes)
+
+    async def over(self, killed: Mapping[JobID, OpOutcome]) -> None:
+        """See that jobs are over whose kill was a success: at once, and where it has a note, which may be that a job is ending, in a while.
+
+        Raises:
+            AssertionError: A job is not over.
+        """
+        at_once = [job for job, outcome in killed.items() if not outcome.note]
+        seen = await self.backend.status(at_once)
+        alive = {job: at for job, at in seen.items() if not at.is_finished}
+        assert not alive, (
+            f"expected what was killed, and nothing else said of it, to be over: {alive}"
+        )
+        await self.until(list(killed))
 
     async def finish(
         self, *verbs: str, copies: int | Sequence[CopyVars] = 1, **fields: Any

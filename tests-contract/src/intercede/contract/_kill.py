@@ -22,6 +22,7 @@ class KillRules(Rules):
         await bench.until([job], JobStatus.RUNNING)
         outcome = (await bench.cancellable.kill([job]))[job]
         assert (outcome.ok, outcome.failure) == (True, None)
+        await bench.over({job: outcome})
         assert (await bench.backend.status([job]))[job] == JobStatus.CANCELLED
 
     @rule("K1")
@@ -111,6 +112,7 @@ class KillRules(Rules):
         job = await bench.start_one("sleep", bench.forever)
         answers = await asyncio.gather(*(bench.cancellable.kill([job]) for _ in range(5)))
         assert [answer[job].ok for answer in answers] == [True] * 5
+        await bench.over({job: answers[0][job]})
         assert (await bench.backend.status([job]))[job] == JobStatus.CANCELLED
 
     @rule("K2")
@@ -123,6 +125,7 @@ class KillRules(Rules):
             unknown, FailureCode.NO_SUCH_JOB
         )
         assert [result[at].ok for at in (unknown[0], job, unknown[1])] == [False, True, False]
+        await bench.over({job: result[job]})
         assert (await bench.backend.status([job]))[job] == JobStatus.CANCELLED
 
     @rule("K2")

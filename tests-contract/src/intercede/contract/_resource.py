@@ -7,7 +7,7 @@ cannot do by nature, and what lets the suite look behind it.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from pathlib import Path
@@ -36,6 +36,10 @@ def _table(values: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(values, Mapping):
         raise ConfigurationError("expected a table", value=values, operation="contract")
     return dict(values)
+
+
+def _names(values: Iterable[str]) -> frozenset[str]:
+    return frozenset(values)
 
 
 @runtime_checkable
@@ -151,7 +155,7 @@ class Resource(Paced):
     other_process: bool = False
     narrow: Mapping[str, Any] | None = None
     limited: Mapping[str, Mapping[str, Any]] = field(factory=dict, converter=_table)
-    honours: frozenset[str] = field(default=frozenset(), converter=frozenset)
+    honours: frozenset[str] = field(default=frozenset(), converter=_names)
     absurd: Mapping[str, int | str] = field(default=_ABSURD, converter=_table)
     probe: Probe | None = None
     faults: Faults | None = None

@@ -35,6 +35,7 @@ from stacks.slurm import Cluster, Job
 
 __all__ = [
     "ACCOUNTING",
+    "CONTAINERS",
     "MAX_ARRAY",
     "MAX_JOBS",
     "PATIENCE_S",
@@ -67,6 +68,8 @@ STACK: Final = _the_stack()
 VERSION: Final = tuple(int(part) for part in STACK.version.split("."))
 #: Whether it has slurmdbd.
 ACCOUNTING: Final = "accounting" in STACK.prepare.split()
+#: Whether it runs containers.
+CONTAINERS: Final = "oci" in STACK.prepare.split()
 MAX_JOBS: Final = _setting("MaxJobCount", 10_000)
 MAX_ARRAY: Final = _setting("MaxArraySize", 1001)
 #: How long to wait for what must come, in seconds: a time limit of one minute is noticed within another half.

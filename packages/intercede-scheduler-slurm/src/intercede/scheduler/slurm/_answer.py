@@ -8,7 +8,7 @@ answer if it has the header that Slurm prints and a last row in which the progra
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from attrs import field, frozen
@@ -37,7 +37,7 @@ class Answer:
     rows: list[list[str]] = field(factory=list)
     torn: list[list[str]] = field(factory=list)
     plain: list[str] = field(factory=list)
-    ends: Mapping[str, int] = field(factory=dict)
+    ends: dict[str, int] = field(factory=dict)
     said: str = ""
 
     def check(self, program: str) -> None:
@@ -73,7 +73,6 @@ def read_answer(results: Sequence[CommandResult]) -> Answer:
         )
     nonce = match[1]
     answer = Answer(nonce, said=result.stderr.decode(errors="replace").strip())
-    ends: dict[str, int] = {}
     for line in lines[:-1]:
         head, *fields = line.split("|")
         if head != nonce:
@@ -81,10 +80,10 @@ def read_answer(results: Sequence[CommandResult]) -> Answer:
         elif len(fields) < 2 or fields[-1] != nonce:
             answer.torn.append(fields)
         elif fields[0] == "end" and len(fields) == 4 and _is_code(fields[2]):
-            ends[fields[1]] = max(int(fields[2]), ends.get(fields[1], 0))
+            answer.ends[fields[1]] = max(int(fields[2]), answer.ends.get(fields[1], 0))
         else:
             answer.rows.append(fields[:-1])
-    return Answer(nonce, answer.rows, answer.torn, answer.plain, ends, answer.said)
+    return answer
 
 
 def _is_code(text: str) -> bool:

@@ -73,7 +73,7 @@ def read_facts(results: Results) -> Facts:
         elif partition := _PARTITION.fullmatch(line):
             _read_partition(partition[1], facts)
     if "version" not in facts or not isinstance(facts.get("max_array_size"), int):
-        # scontrol that reads its requests ends with 0 whatever came of them.
+        # It is not Slurm's, or it tells users nothing.
         raise ResourceError(
             "Slurm's configuration cannot be read",
             said=answer.said,

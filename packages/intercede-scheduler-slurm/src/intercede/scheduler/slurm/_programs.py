@@ -1,6 +1,6 @@
 """What is run on the host: one POSIX shell program per question, around Slurm's own commands.
 
-Constant texts; what varies comes as arguments and on standard input. They need awk, env, od, sed, tr and xargs there, beside Slurm.
+Constant texts; what varies comes as arguments and on standard input. They need the usual POSIX tools there, beside Slurm.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ clean() {
     ${SHELL:+SHELL="$SHELL"} ${TMPDIR:+TMPDIR="$TMPDIR"} ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH="$LD_LIBRARY_PATH"} \
     ${SLURM_CONF:+SLURM_CONF="$SLURM_CONF"} "$@"
 }
-# Times as seconds since 1970, whatever the zone.
+# Times as seconds since 1970, whatever the zone (seen of squeue and sacct on all four versions).
 ask() { clean LC_ALL=C TZ=UTC SLURM_TIME_FORMAT=%s "$@" </dev/null; }
 nonce=$(od -An -N12 -tx1 /dev/urandom 2>/dev/null | tr -d ' \n')
 nonce=${nonce:-$$.$(date +%s)}
@@ -30,7 +30,7 @@ row() { printf '%s' "$nonce"; printf '|%s' "$@"; printf '|%s\n' "$nonce"; }
 printf 'slurm %s\n' "$nonce"
 """
 
-#: Arguments: none. The configuration and the partitions are asked for in one command, which reads its requests.
+#: Arguments: none. The configuration and the partitions are asked for in one command, which reads its requests (all four versions).
 PROBE: Final = (
     PRELUDE
     + r"""
@@ -54,7 +54,8 @@ _KNOWN: Final = r"""
 """.replace("NAME", NAME)
 
 #: All jobs of the account are asked for in one command, however many there are, and also those that ended lately; what was not asked
-#: for is left out here.
+#: for is left out here. An id that is unknown is just not there, where `squeue -j` with this id alone fails. Of a job that is COMPLETING
+#: `%e` is when the payload ended (22.05, 24.11, 26.05; 20.11 was not caught at it). Without `-t` squeue shows suspended jobs too.
 STATUS: Final = (
     PRELUDE
     + r"""

@@ -180,7 +180,7 @@ def submit_commands(config: SlurmConfig, batch: StagedBatch, facts: Facts) -> Se
     return [
         Command(
             (
-                *("sh", "-c", _PROGRAM, "slurm", str(limit), words, NAME + batch.submission),
+                *("sh", "-c", _PROGRAM, "sbatch", str(limit), words, NAME + batch.submission),
                 *(batch.mark, *options),
             ),
             stdin=script.encode("utf-8", "surrogateescape"),
