@@ -14,6 +14,7 @@ FLOOR = {
     "intercede-toolkit": 95.0,
     "intercede-backend-batch": 95.0,
     "intercede-scheduler-direct": 95.0,
+    "intercede-scheduler-slurm": 95.0,
 }
 
 

@@ -1,7 +1,8 @@
 """`python -m bench NAME`: run a benchmark and print its table.
 
 python -m bench ssh                       files over SSH, beside tar and sftp
-python -m bench ssh --rounds 5 --write    also write the table into docs/benchmarks.md
+python -m bench slurm                     a cluster's work, beside Slurm's own commands
+python -m bench ssh --rounds 5 --write    also write the table and the plot into docs/benchmarks.md
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from pathlib import Path
 
 import anyio
 
-from . import _ssh
-from ._measure import Row, table
+from . import _slurm, _ssh
+from ._measure import Row, chart, table
 
 _PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 _RESULTS = Path(__file__).parents[2] / "results"
 _BENCHMARKS: dict[str, Callable[[int, Callable[[str], None]], Awaitable[Sequence[Row]]]] = {
-    "ssh": _ssh.rows
+    "slurm": _slurm.rows,
+    "ssh": _ssh.rows,
 }
 
 
@@ -32,7 +34,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench", description="Measure beside other tools.")
     parser.add_argument("name", choices=_BENCHMARKS)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
-    parser.add_argument("--write", action="store_true", help="write the table into the docs")
+    parser.add_argument("--write", action="store_true", help="write table and plot into the docs")
     chosen = parser.parse_args(argv)
     rows = anyio.run(
         _BENCHMARKS[chosen.name], chosen.rounds, lambda text: print(text, file=sys.stderr)
@@ -43,12 +45,12 @@ def main(argv: list[str]) -> int:
     seconds = {row.case: row.seconds for row in rows}
     (_RESULTS / f"bench-{chosen.name}.json").write_text(json.dumps(seconds, indent=1))
     if chosen.write:
-        _write(chosen.name, chosen.rounds, said)
+        _write(chosen.name, chosen.rounds, f"{said}\n{chart(rows)}")
     return 0
 
 
 def _write(name: str, rounds: int, said: str) -> None:
-    """Put the table where the page has a place for it."""
+    """Put table and plot where the page has a place for them."""
     when = f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, medians of {rounds}"
     place = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     page = _PAGE.read_text("utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from attrs import field, frozen
 
-__all__ = ["Case", "Row", "Side", "measure", "table"]
+__all__ = ["Case", "Row", "Side", "chart", "measure", "table"]
 
 
 @frozen
@@ -93,3 +93,18 @@ def table(rows: Sequence[Row]) -> str:
         ratios = ", ".join(f"{ratio:.2f}" for ratio in row.ratios().values())
         lines.append(f"| {row.case} | {ours[1]:.2f} s | {theirs} | {ratios} |")
     return "".join(f"{line}\n" for line in lines)
+
+
+def chart(rows: Sequence[Row]) -> str:
+    """How ours compares with the first of the others, as a plot (Mermaid's xychart): bars, and a line at 1."""
+    ratios = [next(iter(row.ratios().values())) for row in rows]
+    names = ", ".join(f'"{row.case}"' for row in rows)
+    bars = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    level = ", ".join("1" for _ in rows)
+    return (
+        "```mermaid\nxychart-beta\n"
+        f"    x-axis [{names}]\n"
+        f'    y-axis "seconds, ours : theirs" 0 --> {max(2.0, *ratios):.1f}\n'
+        f"    bar [{bars}]\n"
+        f"    line [{level}]\n```\n"
+    )

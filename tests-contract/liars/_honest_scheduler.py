@@ -139,6 +139,18 @@ _QUEUE: Final = (
         {"1.10": "running"},
         _answer(("1.10", "running", _AT, _AT, "-")),
     ),
+    # A queue may tell of jobs that are ending, and how others ended.
+    _sample(
+        "status",
+        "fake-queue 1.0 1.1 1.2 1.4",
+        {"1.0": "successful", "1.1": "running", "1.2": "running", "1.4": "failed"},
+        _answer(
+            ("1.0", "exit:0", _AT, _AT, _AT),
+            _RUNNING,
+            ("1.2", "ending", _AT, _AT, _AT),
+            ("1.4", "signal:9", _AT, _AT, _AT),
+        ),
+    ),
     _sample("status", "fake-queue 1.0", {}, _answer()),
     _sample("status", "fake-queue 1.1", None, _DOWN),
     _sample("status", "fake-queue 1.1 && fake-queue 1.2", None, _answer(_RUNNING), _DOWN),
@@ -168,10 +180,10 @@ _QUEUE: Final = (
         "list",
         "fake-list mark1",
         {
-            "1.1": ["mark1", "running"],
-            "1.2": ["mark1", "pending"],
-            "1.3": ["mark1", "held"],
-            "12.0": ["mark10", "running"],
+            "1.1": ["mark1", 1, "running"],
+            "1.2": ["mark1", 2, "pending"],
+            "1.3": ["mark1", 3, "held"],
+            "12.0": ["mark10", 0, "running"],
         },
         _answer(
             ("1.1", "running", "mark1"),

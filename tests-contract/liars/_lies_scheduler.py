@@ -39,7 +39,7 @@ _OVER: Final = JobDetails(JobStatus.FINISHED_UNKNOWN)
 _HEADER: Final = f"{HEADER}\n".encode()
 
 Found = Mapping[NativeJob, JobDetails]
-Listed = Mapping[str, tuple[str, JobStatus]]
+Listed = Mapping[str, tuple[str, int | None, JobStatus]]
 
 
 def rows_of(results: Results) -> list[list[str]]:
@@ -110,11 +110,10 @@ class WholeArraysAreOver(FakeScheduler):
 class FillsTheGaps(FakeScheduler):
     def parse_list(self, results: Results) -> Listed:
         found = dict(super().parse_list(results))
-        for native, (mark, _) in list(found.items()):
-            array, _, copy = native.partition(".")
-            between = f"{array}.{int(copy) + 1}"
-            if f"{array}.{int(copy) + 2}" in found:
-                found.setdefault(between, (mark, JobStatus.PENDING))
+        for native, (mark, copy, _) in list(found.items()):
+            array = native.partition(".")[0]
+            if copy is not None and f"{array}.{copy + 2}" in found:
+                found.setdefault(f"{array}.{copy + 1}", (mark, copy + 1, JobStatus.PENDING))
         return found
 
 
@@ -137,6 +136,15 @@ class HeldIsRunning(FakeScheduler):
     def parse_status(self, jobs: Sequence[NativeJob], results: Results) -> Found:
         return {
             job: evolve(at, status=JobStatus.RUNNING) if at.status is JobStatus.HELD else at
+            for job, at in super().parse_status(jobs, results).items()
+        }
+
+
+@lie("N2", "takes all that the queue names for unfinished")
+class WhatIsNamedIsUnfinished(FakeScheduler):
+    def parse_status(self, jobs: Sequence[NativeJob], results: Results) -> Found:
+        return {
+            job: evolve(at, status=JobStatus.RUNNING) if at.status.is_finished else at
             for job, at in super().parse_status(jobs, results).items()
         }
 
@@ -193,7 +201,17 @@ class NobodyIsAnError(FakeScheduler):
 class CutsMarks(FakeScheduler):
     def parse_list(self, results: Results) -> Listed:
         found = super().parse_list(results)
-        return {native: (mark[:5], status) for native, (mark, status) in found.items()}
+        return {native: (mark[:5], copy, status) for native, (mark, copy, status) in found.items()}
+
+
+@lie("N2", "counts the jobs of a list in place of telling which copy each is", "N3")
+class CountsTheListed(FakeScheduler):
+    def parse_list(self, results: Results) -> Listed:
+        found = super().parse_list(results)
+        return {
+            native: (mark, place, status)
+            for place, (native, (mark, _, status)) in enumerate(found.items())
+        }
 
 
 @lie("N2", "compares limits as text")
@@ -254,10 +272,10 @@ class DecodesStrictly(FakeScheduler):
 @lie("N3", "takes a state that it does not know for running")
 class UnknownWordsRun(FakeScheduler):
     def parse_status(self, jobs: Sequence[NativeJob], results: Results) -> Found:
+        found = super().parse_status(jobs, results)
         states = {row[0]: row[1] for row in rows_of(results) if len(row) == 5}
         unknown = [job for job in jobs if states.get(job.id, "running") not in _STATES]
-        running = dict.fromkeys(unknown, JobDetails(JobStatus.RUNNING))
-        return {**super().parse_status(jobs, results), **running}
+        return {**dict.fromkeys(unknown, JobDetails(JobStatus.RUNNING)), **found}
 
 
 @lie("N3", "hands out the ids of a submit from the last copy backwards")

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import venv
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -156,6 +158,44 @@ def test_one_command_holds_the_outsiders_backend_to_the_suite(
     assert passed >= {"L1", "S1", "S4", "T2", "T3", "F1", "F4", "K2", "P1", "E2"}, said
     assert "failed" not in verdicts.values()
     assert "warning" not in said
+
+
+def test_an_interrupted_run_leaves_neither_jobs_nor_processes(
+    empty: Path, described: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "jobs" / "plain"
+    command: list[str | Path] = [
+        empty / "intercede-contract",
+        described,
+        "-q",
+        "-k",
+        "kill or cancel",
+    ]
+    with subprocess.Popen(
+        ["env", "--default-signal=INT", *command],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as running:
+        until = time.monotonic() + 60
+        while not list(place.glob("*/*/began")) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert list(place.glob("*/*/began")), "no job was started"
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+        assert running.wait(120) == pytest.ExitCode.INTERRUPTED
+    assert list(place.iterdir()) == []
+    assert [line for line in living() if str(place) in line] == []
+
+
+def living() -> Iterator[str]:
+    """The arguments, environment and directory of every process."""
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            if process.name.isdigit():
+                told = [
+                    (process / name).read_text(errors="replace") for name in ("cmdline", "environ")
+                ]
+                yield " ".join([*told, str((process / "cwd").readlink())])
 
 
 def test_a_lie_is_told_in_words_that_a_stranger_understands(

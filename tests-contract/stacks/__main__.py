@@ -22,7 +22,7 @@ from ._errors import StackError
 from ._life import bring_down, bring_up, left_over, logs, running
 from ._manifest import Stack, chosen, stacks
 from ._state import locked
-from ._testing import Found, held, table
+from ._testing import Found, held, held_inside, table
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,11 +63,15 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return words[:at], words[at + 1 :]
 
 
+def _say(text: str) -> None:
+    print(f"  {text}", flush=True)
+
+
 def _up(engine: Engine, some: Sequence[Stack]) -> int:
     for stack in some:
         begun = time.monotonic()
         with locked():
-            there = bring_up(engine, stack, lambda text: print(f"  {text}", flush=True))
+            there = bring_up(engine, stack, _say)
         took = time.monotonic() - begun
         print(f"{stack.id}: up after {took:.1f} s, {there.announced}", flush=True)
         print(f"  ssh -F {there.folder}/ssh_config {stack.id}", flush=True)
@@ -106,7 +110,10 @@ def _test(engine: Engine, some: Sequence[Stack], options: Sequence[str]) -> int:
     for stack in some:
         try:
             _up(engine, [stack])
-            all_found.append(held(stack, options))
+            if stack.inside:
+                all_found.append(held_inside(engine, running(stack), options, _say))
+            else:
+                all_found.append(held(stack, options))
         except StackError as error:
             print(f"stacks: {error}", file=sys.stderr)
             all_found.append(Found(stack.id, Counter(), 1, 0.0))

@@ -7,11 +7,12 @@ is replaced on that one object. So any transport with any scheduler will do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from intercede.backend.batch import BatchBackend, BatchConfig
 from intercede.contract import Probe, Relay
@@ -21,15 +22,19 @@ from intercede.core import (
     ConnectionLost,
     CredentialProvider,
     JobBackend,
+    JobDetails,
     JobHandle,
+    NativeJob,
     Process,
     Results,
     Scheduler,
     Transport,
+    Unreachable,
     registry,
 )
 
-from ._ways import Way
+if TYPE_CHECKING:
+    from ._ways import Way
 
 __all__ = ["StackFaults"]
 
@@ -49,12 +54,12 @@ class StackFaults:
     Args:
         credentials: Makes a provider.
         probe: Looks at the host.
-        way: How one comes in.
+        way: How one comes in; None: the commands run where the suite runs.
     """
 
     credentials: Callable[[], CredentialProvider]
     probe: Probe
-    way: Way
+    way: Way | None = None
 
     def status_fails(self, config: Mapping[str, Any]) -> AbstractAsyncContextManager[JobBackend]:
         """The command that asks for the state of all jobs fails."""
@@ -64,18 +69,23 @@ class StackFaults:
         self, config: Mapping[str, Any], handle: JobHandle
     ) -> AbstractAsyncContextManager[JobBackend]:
         """The line about this job cannot be read."""
-        native = handle.id.split("/")[3].encode()
+        native = re.escape(_native(handle).encode())
+        about = re.compile(rb"(?<![^\s|])" + native + rb"(?![^\s|])")
 
         def garbled(result: CommandResult) -> CommandResult:
             lines = result.stdout.split(b"\n")
-            lines = [b"\xff\xfe ?? " if line.startswith(native) else line for line in lines]
+            lines = [b"\xff\xfe ?? " if about.search(line) else line for line in lines]
             return CommandResult(result.returncode, b"\n".join(lines), result.stderr)
 
         return self._broken(config, lambda _, scheduler: _answer(scheduler, garbled))
 
     @asynccontextmanager
     async def unreachable(self, config: Mapping[str, Any]) -> AsyncIterator[JobBackend]:
-        """Nobody listens at the first host on the way."""
+        """Nobody listens at the first host on the way; where there is none, the transport says so."""
+        if self.way is None:
+            async with self._broken(config, lambda transport, _: _refuse(transport)) as backend:
+                yield backend
+            return
         host, port = self.way.server(config["transport"])
         async with Relay(port, host) as relay, self.credentials() as provider:
             relay.refuse()
@@ -105,9 +115,15 @@ class StackFaults:
     async def id_reused(
         self, config: Mapping[str, Any], finished: JobHandle, running: JobHandle
     ) -> AsyncIterator[JobBackend]:
-        """What direct notes of the running job now stands in the finished one's sandbox."""
+        """Whatever is asked of the finished job is asked about the id of the running one, which is what it would have been given.
+
+        Direct knows a job by its sandbox: there, what it notes of the running job now stands in the finished one's.
+        """
         if config["scheduler"]["type"] != "direct":
-            raise LookupError("a scheduler that gives out an id twice")
+            was_id, now_id = _native(finished), _native(running)
+            async with self._broken(config, lambda _, s: _reuse(s, was_id, now_id)) as backend:
+                yield backend
+            return
         was, now = (
             f"{config['root']}/{handle.submission}/{handle.copy}" for handle in (finished, running)
         )
@@ -144,6 +160,11 @@ def _name(config: Mapping[str, Any]) -> str:
     return str(config.get("name", types))
 
 
+def _native(handle: JobHandle) -> str:
+    """The scheduler's id of a job."""
+    return handle.id.split("/")[3]
+
+
 # ---------------------------------------------------------------- schedulers that misread
 
 
@@ -161,7 +182,41 @@ def _failed(_: CommandResult) -> CommandResult:
     return CommandResult(1, b"", b"no daemon")
 
 
+def _reuse(scheduler: Scheduler, was: str, now: str) -> None:
+    """From now on the job with the one id is asked for, and read, by the other."""
+
+    def meant(jobs: Sequence[NativeJob]) -> list[NativeJob]:
+        return [evolve(job, id=now) if job.id == was else job for job in jobs]
+
+    def asked(commands: Callable[[Sequence[NativeJob]], Sequence[Command]]) -> object:
+        return lambda jobs: commands(meant(jobs))
+
+    def understood(read: Callable[[Sequence[NativeJob], Results], Any]) -> object:
+        def answers(jobs: Sequence[NativeJob], results: Results) -> dict[NativeJob, JobDetails]:
+            found = read(meant(jobs), results)
+            pairs = zip(jobs, meant(jobs), strict=True)
+            return {job: found[other] for job, other in pairs if other in found}
+
+        return answers
+
+    _replace(
+        scheduler,
+        status_commands=asked(scheduler.status_commands),
+        parse_status=understood(scheduler.parse_status),
+        history_commands=asked(scheduler.history_commands),
+        parse_history=understood(scheduler.parse_history),
+        kill_commands=asked(scheduler.kill_commands),
+    )
+
+
 # ---------------------------------------------------------------- transports that lose
+
+
+def _refuse(transport: Transport) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise Unreachable("nothing answers", remedy="try again later")
+
+    _replace(transport, run=refuse, stream=refuse)
 
 
 def _forget(transport: Transport) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -21,13 +22,14 @@ from ._errors import StackError
 from ._manifest import Stack
 from ._packages import mirror, write_settings
 
-__all__ = ["RECIPES", "image_for", "recipe_hash"]
+__all__ = ["RECIPES", "image_for", "recipe_below", "recipe_hash"]
 
 RECIPES: Final = Path(__file__).with_name("recipes")
 _PREFIX: Final = "localhost/intercede-stacks"
 _PULLED: Final = "docker.io/library/debian:{suite}-slim"
 _PULL_TIMEOUT_S: Final = 300.0
 _BUILD_TIMEOUT_S: Final = 900.0
+_BELOW: Final = re.compile(r"^ARG BASE=(\S+)$", re.MULTILINE)
 _SCRIPTS: Final = Path("/usr/share/debootstrap/scripts")
 #: What is this machine's own, or of use to nobody.
 _LEFT_OUT: Final = (
@@ -56,14 +58,25 @@ def image_for(engine: Engine, stack: Stack, say: Say) -> str:
     Raises:
         StackError: It can neither be pulled nor made, or its recipe fails.
     """
-    base = _base(engine, stack.suite, say)
+    return _built(engine, stack.recipe, stack.suite, say)
+
+
+def _built(engine: Engine, recipe: str, suite: str, say: Say) -> str:
+    below = recipe_below(recipe)
+    base = _built(engine, below, suite, say) if below else _base(engine, suite, say)
     base_id = engine.image_id(base) or ""
-    name = f"{_PREFIX}/{stack.recipe}-{stack.suite}:{recipe_hash(stack.recipe, base_id)}"
+    name = f"{_PREFIX}/{recipe}-{suite}:{recipe_hash(recipe, base_id)}"
     if engine.image_id(name) is None:
         begun = time.monotonic()
-        _build(engine, stack, base, name)
+        _build(engine, recipe, suite, base, name)
         say(f"built {name} in {time.monotonic() - begun:.0f} s")
     return name
+
+
+def recipe_below(recipe: str, recipes: Path = RECIPES) -> str:
+    """The recipe on whose image this one builds, by the default of its BASE; empty: on Debian itself."""
+    found = _BELOW.search((recipes / recipe / "Containerfile").read_text("utf-8"))
+    return found[1] if found else ""
 
 
 def recipe_hash(recipe: str, base: str, recipes: Path = RECIPES) -> str:
@@ -79,11 +92,11 @@ def recipe_hash(recipe: str, base: str, recipes: Path = RECIPES) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(engine: Engine, stack: Stack, base: str, name: str) -> None:
+def _build(engine: Engine, recipe: str, suite: str, base: str, name: str) -> None:
     with tempfile.TemporaryDirectory(prefix="intercede-stacks-") as place:
         context = Path(place, "context")
-        shutil.copytree(RECIPES / stack.recipe, context)
-        write_settings(context / ".apt", stack.suite)
+        shutil.copytree(RECIPES / recipe, context)
+        write_settings(context / ".apt", suite)
         options = ["--file", str(context / "Containerfile"), "--build-arg", f"BASE={base}"]
         for variable in ("http_proxy", "https_proxy", "no_proxy"):
             if os.environ.get(variable):

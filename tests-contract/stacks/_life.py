@@ -88,7 +88,8 @@ def bring_up(engine: Engine, stack: Stack, say: Say) -> Running:
         raise StackError(f"{stack.id}: {error}\n{told}".rstrip()) from None
     way.describe(stack, folder, port)
     home = _home(engine, stack)
-    write_private(folder / "state.json", json.dumps({"port": port, "home": home, "inputs": inputs}))
+    state = {"port": port, "announced": announced, "home": home, "inputs": inputs}
+    write_private(folder / "state.json", json.dumps(state))
     return Running(stack, port, announced, folder, home, inputs)
 
 
@@ -122,6 +123,8 @@ def _start(engine: Engine, stack: Stack, image: str, container: Container) -> No
 
 def _published(engine: Engine, container: Container) -> int:
     said = engine.run("port", container.name, f"{container.publish}/tcp")
+    if not said.strip():
+        raise StackError(f"{container.name} has ended")
     return int(said.split()[0].rpartition(":")[2])
 
 
@@ -144,6 +147,8 @@ def _wait(
             why = str(error)
             time.sleep(0.2)
             continue
+        if stack.announces:
+            announced = engine.run("exec", name_of(stack), "sh", "-c", stack.announces).strip()
         if stack.version not in announced:
             raise StackError(
                 f"{announced!r} is not the version {stack.version!r} of the manifest: correct stacks.toml"
@@ -161,8 +166,10 @@ def running(stack: Stack) -> Running:
     folder = folder_of(stack.id)
     try:
         state = json.loads((folder / "state.json").read_text())
-        announced = WAYS[stack.way].announced(state["port"])
-        return Running(stack, state["port"], announced, folder, state["home"], state["inputs"])
+        WAYS[stack.way].announced(state["port"])
+        return Running(
+            stack, state["port"], state["announced"], folder, state["home"], state["inputs"]
+        )
     except (OSError, ValueError, KeyError):
         raise StackError(f"{stack.id} is not up: stacks up {stack.id}") from None
 

@@ -1,7 +1,7 @@
 """What stacks there are: stacks.toml, read.
 
 A table of the manifest is a stack on one or more Debian suites; each suite makes a stack with an id of its own, `<table>-<suite>`, because
-the suite is what decides the version of the daemons inside.
+the suite is what decides the version of the daemons inside. `like` names another table, whose keys hold where this one says nothing.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ class Stack:
         way: How a client comes in: one of `stacks._ways.WAYS`.
         options: More options of `run`.
         ready: A command in the container that succeeds when the daemons are up; empty: the way in is enough.
+        announces: A command in the container that prints which version its daemon is; empty: who answers at the way in says so.
         seconds: How long a trivial command or job takes, as seen by the suite.
         contracts: What the suite holds it to.
+        inside: Whether the suite runs in its container, with the local transport; for backends only.
         scheduler: The scheduler's part of the backend's configuration; empty: the way in is a backend itself.
         narrow: The same where one job runs at a time; empty: there is no such thing.
         account: Whose login the suite uses for everything.
@@ -55,8 +57,10 @@ class Stack:
     way: str = "ssh"
     options: tuple[str, ...] = ()
     ready: str = ""
+    announces: str = ""
     seconds: float = 0.5
     contracts: tuple[str, ...] = ("transport", "backend")
+    inside: bool = False
     scheduler: Mapping[str, Any] = field(factory=lambda: {"type": "direct", "slots": 100})
     narrow: Mapping[str, Any] = field(factory=lambda: {"type": "direct", "slots": 1})
     account: str = "bash"
@@ -82,7 +86,10 @@ def read(text: str) -> Mapping[str, Stack]:
     converter = cattrs.Converter(forbid_extra_keys=True)
     converter.register_structure_hook(str, _text)
     found = {}
-    for name, table in tomllib.loads(text).items():
+    tables = tomllib.loads(text)
+    for name, own in tables.items():
+        table = {**_shared(tables, name), **own}
+        table.pop("like", None)
         versions = table.pop("versions", {})
         for suite, version in versions.items():
             values = {"id": f"{name}-{suite}", "suite": suite, "version": version, **table}
@@ -94,6 +101,16 @@ def read(text: str) -> Mapping[str, Stack]:
                 raise StackError(f"{MANIFEST.name}: {name}: {reasons}") from None
             found[stack.id] = stack
     return found
+
+
+def _shared(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What another table says for this one too, but for what it says of single suites."""
+    other = tables[name].get("like")
+    if other is None:
+        return {}
+    if other not in tables:
+        raise StackError(f"{MANIFEST.name}: {name}: like: there is no table {other!r}")
+    return _without(tables[other], tables[other].get("versions", {}))
 
 
 def _without(values: Mapping[str, Any], suites: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from intercede.contract import RelayFaults, Resource, TransportResource
 
@@ -12,11 +12,9 @@ from ._faults import StackFaults
 from ._life import Running, running
 from ._manifest import stacks
 from ._probe import ShellProbe
+from ._resource import ROOT, composed
 
 __all__ = ["backend", "transport"]
-
-#: Where the suite's sandboxes are, in the home of the account.
-_ROOT: Final = "contract"
 
 
 def transport(name: str) -> TransportResource:
@@ -44,23 +42,9 @@ def backend(name: str) -> Resource:
         return Resource(
             config=own, seconds=stack.seconds, other_process=True, credentials=credentials
         )
-    root, probe = _root(there), _probe(there)
-    shared = {"transport": own, "scheduler": stack.scheduler, "root": root}
-    alone = {**shared, "root": f"{root}/{{unique}}"}
-    return Resource(
-        config=shared,
-        seconds=stack.seconds,
-        other_process=True,
-        narrow={**alone, "scheduler": stack.narrow} if stack.narrow else None,
-        limited={
-            "bytes": {**alone, "output_max_bytes": 100_000},
-            "files": {**alone, "output_max_files": 20},
-            "seconds": {**alone, "output_max_s": 0.2},
-        },
-        probe=probe,
-        faults=StackFaults(credentials, probe, there.way),
-        credentials=credentials,
-    )
+    probe = _probe(there)
+    faults = StackFaults(credentials, probe, there.way)
+    return composed(stack, own, _root(there), probe, faults, credentials)
 
 
 def _there(name: str) -> Running:
@@ -72,7 +56,7 @@ def _config(there: Running, account: str) -> Mapping[str, Any]:
 
 
 def _root(there: Running) -> str:
-    return f"{there.home}/{_ROOT}"
+    return f"{there.home}/{ROOT}"
 
 
 def _probe(there: Running) -> ShellProbe:

@@ -8,20 +8,28 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from attrs import frozen
 
+from ._engine import Engine
 from ._errors import StackError
+from ._inside import PLACE, installed
+from ._life import Running
 from ._manifest import Stack
 
-__all__ = ["VERDICTS", "Found", "held", "table"]
+__all__ = ["VERDICTS", "Found", "held", "held_inside", "table"]
 
 #: In the order of the summary's columns.
 VERDICTS: Final = ("passed", "failed", "not offered", "not observed", "skipped")
 _HERE: Final = Path(__file__).resolve().parents[1]
+#: Where a run in a container has its files, and what they are called.
+_INSIDE: Final = "/run/suite"
+_TESTS: Final = "test_stack.py"
+_CONFIG: Final = "pytest.ini"
+_REPORT: Final = "report.json"
 _MODULE: Final = '''\
 """The contract suite on a stack."""
 
@@ -47,6 +55,7 @@ asyncio_mode = strict
 faulthandler_timeout = 600
 faulthandler_exit_on_timeout = true
 """
+Say = Callable[[str], None]
 
 
 @frozen
@@ -79,29 +88,70 @@ def held(stack: Stack, options: Sequence[str]) -> Found:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="intercede-stacks-") as place:
         folder = Path(place)
-        module = folder / "test_stack.py"
-        classes = [_CLASSES[contract].format(name=stack.id) for contract in stack.contracts]
-        module.write_text("".join([_MODULE, *classes]))
-        (folder / "pytest.ini").write_text(_SETTINGS + f"pythonpath = {_HERE}\n")
-        report = folder / "report.json"
-        code = subprocess.run(
-            [
-                *(sys.executable, "-m", "pytest"),
-                *("-p", "intercede.contract.plugin", "-p", "no:cacheprovider"),
-                f"--config-file={folder / 'pytest.ini'}",
-                f"--rootdir={folder}",
-                f"--basetemp={folder / 'tmp'}",
-                "--import-mode=importlib",
-                f"--report-json={report}",
-                "-q",
-                str(module),
-                *options,
-            ],
-            check=False,
-        ).returncode
-        if not report.exists():
-            raise StackError(f"{stack.id}: pytest ended with exit code {code} and no report")
-        resources = json.loads(report.read_text())["resources"].values()
+        _write(folder, stack, "_suite", _HERE)
+        command = _pytest(sys.executable, str(folder), options)
+        code = subprocess.run(command, check=False).returncode
+        return _found(stack, folder, code, begun)
+
+
+def held_inside(engine: Engine, there: Running, options: Sequence[str], say: Say) -> Found:
+    """Run the suite in the container of a stack that is up, as its account.
+
+    Args:
+        engine: Who runs it.
+        there: Which.
+        options: Options of pytest.
+        say: Told of what takes long.
+
+    Raises:
+        StackError: It cannot be brought there, or pytest ended without a report.
+    """
+    begun = time.monotonic()
+    stack, name = there.stack, there.container
+    installed(engine, there, say)
+    with tempfile.TemporaryDirectory(prefix="intercede-stacks-") as place:
+        folder = Path(place, "run")
+        folder.mkdir()
+        _write(folder, stack, "_within", Path(PLACE))
+        engine.run("exec", name, "rm", "-rf", _INSIDE)
+        engine.run("cp", str(folder), f"{name}:{_INSIDE}")
+        engine.run("exec", name, "chown", "-R", stack.account, _INSIDE)
+        user = ("exec", "--user", stack.account, "--workdir", _INSIDE)
+        command = _pytest(f"{PLACE}/venv/bin/python", _INSIDE, options)
+        code = subprocess.run([*engine.command, *user, name, *command], check=False).returncode
+        if engine.tries("exec", name, "test", "-e", f"{_INSIDE}/{_REPORT}"):
+            engine.run("cp", f"{name}:{_INSIDE}/{_REPORT}", str(folder))
+        return _found(stack, folder, code, begun)
+
+
+def _write(folder: Path, stack: Stack, module: str, path: Path) -> None:
+    """Write what pytest is to run and how, with the stacks' modules beneath the path."""
+    classes = [_CLASSES[contract].format(name=stack.id) for contract in stack.contracts]
+    text = "".join([_MODULE, *classes]).replace("_suite", module)
+    (folder / _TESTS).write_text(text)
+    (folder / _CONFIG).write_text(_SETTINGS + f"pythonpath = {path}\n")
+
+
+def _pytest(python: str, folder: str, options: Sequence[str]) -> list[str]:
+    return [
+        *(python, "-m", "pytest"),
+        *("-p", "intercede.contract.plugin", "-p", "no:cacheprovider"),
+        f"--config-file={folder}/{_CONFIG}",
+        f"--rootdir={folder}",
+        f"--basetemp={folder}/basetemp",
+        "--import-mode=importlib",
+        f"--report-json={folder}/{_REPORT}",
+        "-q",
+        f"{folder}/{_TESTS}",
+        *options,
+    ]
+
+
+def _found(stack: Stack, folder: Path, code: int, begun: float) -> Found:
+    report = folder / _REPORT
+    if not report.exists():
+        raise StackError(f"{stack.id}: pytest ended with exit code {code} and no report")
+    resources = json.loads(report.read_text())["resources"].values()
     tests = Counter(test["verdict"] for one in resources for test in one["tests"])
     return Found(stack.id, tests, code, time.monotonic() - begun)
 

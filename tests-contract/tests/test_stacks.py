@@ -7,21 +7,26 @@ import stat
 import subprocess
 import sys
 import threading
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from intercede.contract import Relay
-from intercede.core import registry
-from stacks import _manifest, _packages, _ssh
+from intercede.contract import LocalProbe, Relay
+from intercede.core import SubmissionSpec, Unreachable, registry
+from intercede.toolkit import StaticCredentials
+from stacks import _inside, _manifest, _packages, _ssh
 from stacks._container import name_of
 from stacks._engine import Engine, find_engine
 from stacks._errors import StackError
-from stacks._images import RECIPES, image_for, recipe_hash
+from stacks._faults import StackFaults
+from stacks._images import RECIPES, image_for, recipe_below, recipe_hash
+from stacks._inside import distributions
+from stacks._life import bring_up
 from stacks._manifest import Stack, chosen, stacks
 from stacks._state import fresh_folder, write_private
 from stacks._testing import Found, table
@@ -49,10 +54,18 @@ def test_what_a_stack_names_is_there(one: Stack) -> None:
     assert (RECIPES / one.recipe / "Containerfile").is_file()
     assert one.way in WAYS
     assert set(one.contracts) <= {"transport", "backend"}
-    accounts = (RECIPES / one.recipe / "accounts").read_text()
+    recipes = [one.recipe]
+    while below := recipe_below(recipes[-1]):
+        recipes.append(below)
+    scripts = [RECIPES / recipe / "accounts" for recipe in recipes]
+    made = "".join(script.read_text() for script in scripts if script.exists())
     for account in {one.account, *one.logins}:
-        assert f"\naccount {account} " in accounts
+        assert re.search(rf"^(account {account} .*|useradd .* {account})$", made, re.MULTILINE)
     registry.scheduler(dict(one.scheduler))
+    if one.narrow:
+        registry.scheduler(dict(one.narrow))
+    if one.inside:
+        assert one.contracts == ("backend",)
 
 
 def test_the_page_about_stacks_lists_those_that_there_are() -> None:
@@ -70,6 +83,19 @@ def test_each_suite_makes_a_stack_with_what_holds_for_it_alone() -> None:
         "a-x": ("x", "1", "dash"),
         "a-y": ("y", "2", "csh"),
     }
+
+
+def test_a_table_that_is_like_another_says_only_what_differs() -> None:
+    found = _manifest.read(
+        '[a]\nsummary = "of a"\nversions = { x = "1" }\naccount = "dash"\nx = { account = "csh" }\n'
+        '[b]\nlike = "a"\nsummary = "of b"\nversions = { y = "2" }\n'
+    )
+    assert {name: (s.summary, s.account) for name, s in found.items()} == {
+        "a-x": ("of a", "csh"),
+        "b-y": ("of b", "dash"),
+    }
+    with pytest.raises(StackError, match="b: like: there is no table 'c'"):
+        _manifest.read('[b]\nlike = "c"\n')
 
 
 @pytest.mark.parametrize(
@@ -111,11 +137,35 @@ def test_a_recipe_is_known_by_its_files_their_modes_and_its_base(tmp_path: Path)
     assert len(set(seen)) == len(seen)
 
 
+def test_a_recipe_on_another_one_is_built_after_it_and_anew_with_it(tmp_path: Path) -> None:
+    assert [recipe_below(name) for name in ("ssh", "slurm")] == ["", "ssh"]
+    program(tmp_path, "podman", ENGINE)
+    image = image_for(Engine(str(tmp_path / "podman")), stack(recipe="slurm"), lambda _: None)
+    built = [
+        line.partition("--tag localhost/intercede-stacks/")[2].split(":")[0]
+        for line in (tmp_path / "podman.log").read_text().splitlines()
+        if line.startswith("build")
+    ]
+    assert built == ["ssh-bookworm", "slurm-bookworm"]
+    below = recipe_hash("ssh", "id of localhost/intercede-stacks/debian:bookworm")
+    base = f"id of localhost/intercede-stacks/ssh-bookworm:{below}"
+    assert image == f"localhost/intercede-stacks/slurm-bookworm:{recipe_hash('slurm', base)}"
+
+
 def test_a_recipe_that_is_not_there_is_named() -> None:
     with pytest.raises(StackError, match="no recipe 'nope'"):
         recipe_hash("nope", "base")
 
 
+#: An engine that builds whatever it is told to, and has it from then on.
+ENGINE: Final = """
+echo "$@" >> "$0.log"
+case $1 in
+  image) for name; do :; done; grep -q -- " $name" "$0.log.built" || exit 1; echo "id of $name" ;;
+  tag) echo " $3" >> "$0.log.built" ;;
+  build) shift 4; echo " $1" >> "$0.log.built" ;;
+esac
+"""
 #: An engine that has no image, and no registry in reach; it writes down what it was asked.
 WITHOUT_REGISTRY = """
 echo "$@" >> "$0.log"
@@ -374,6 +424,85 @@ def test_an_ssh_daemon_is_up_when_it_begins_to_exchange_keys() -> None:
 def test_a_port_that_only_takes_connections_is_not_up(answers: tuple[bytes, ...]) -> None:
     with answering(*answers) as port, pytest.raises(OSError, match=f"{port} was closed|reset"):
         _ssh.announced(port)
+
+
+#: An engine whose one container is up at once, with a Slurm in it.
+CLUSTER: Final = """
+case $1 in
+  image) echo id ;;
+  port) echo "127.0.0.1:$PORT" ;;
+  inspect) echo true ;;
+  exec) case $* in *version*) echo slurm 24.11.5 ;; *) echo bash:x:1:1::/home/bash:/bin/bash ;; esac ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("version", ["24.11", "9.2"])
+def test_a_stack_is_of_the_version_that_its_own_daemon_announces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    program(tmp_path, "podman", CLUSTER)
+    engine = Engine(str(tmp_path / "podman"))
+    one = stack(version=version, announces="scontrol version")
+    with answering(b"SSH-2.0-OpenSSH_9.2\r\n", b"\0\0\4\4\n\x14") as port:
+        monkeypatch.setenv("PORT", str(port))
+        if version == "9.2":
+            with pytest.raises(StackError, match=r"'slurm 24\.11\.5' is not the version '9\.2'"):
+                bring_up(engine, one, lambda _: None)
+        else:
+            assert bring_up(engine, one, lambda _: None).announced == "slurm 24.11.5"
+
+
+# ---------------------------------------------------------------- the suite inside
+
+
+def test_what_the_suite_needs_of_ours_in_a_container_is_brought_there() -> None:
+    names = distributions("slurm")
+    needed = set()
+    for name in names:
+        project = HERE if name == "intercede-contract" else HERE.parent / "packages" / name
+        table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+        assert table["name"] == name
+        needed |= {
+            word
+            for line in table["dependencies"]
+            for word in re.findall("^intercede-[a-z-]+", line)
+        }
+    assert needed <= set(names)
+
+
+def test_wheels_are_built_again_when_their_sources_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_inside, "_REPOSITORY", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    source = tmp_path / "packages" / "p" / "src" / "module.py"
+    source.parent.mkdir(parents=True)
+    source.touch()
+    (source.parents[1] / "pyproject.toml").touch()
+    ran: list[str] = []
+    monkeypatch.setattr(_inside, "_python", lambda *words, cwd: ran.append(words[0]))
+    said: list[str] = []
+    made = [_inside.wheels(tmp_path, ["p"], "3.13", said.append) for _ in range(2)]
+    assert (made[0], ran, len(said)) == (made[1], ["hatchling", "pip"], 1)
+    source.write_text("changed = True\n")
+    changed = _inside.wheels(tmp_path, ["p"], "3.13", said.append)
+    assert changed != made[0]
+    assert list(changed.parent.iterdir()) == [changed]
+    assert _inside.wheels(tmp_path, ["p"], "3.14", said.append) != changed
+
+
+async def test_faults_without_a_way_refuse_in_the_transport(tmp_path: Path) -> None:
+    faults = StackFaults(StaticCredentials, LocalProbe(tmp_path))
+    config = {
+        "transport": {"type": "local"},
+        "scheduler": {"type": "direct"},
+        "root": str(tmp_path),
+    }
+    async with faults.unreachable(config) as backend:
+        with pytest.raises(Unreachable, match=r"local-direct: .*nothing answers"):
+            await backend.submit(SubmissionSpec("/bin/true"))
 
 
 # ---------------------------------------------------------------- the command

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from intercede.core import (
     CommandResult,
     ConnectionLost,
     CopyVars,
+    Facts,
     FailureCode,
     FileRef,
     InterCEdeError,
@@ -27,6 +29,7 @@ from intercede.core import (
     OutputSpec,
     ResourceError,
     SpecRefused,
+    StagedBatch,
     SubmitUncertain,
     Unreachable,
 )
@@ -538,3 +541,41 @@ async def test_signals_to_the_group_of_the_submitter_do_not_end_jobs(
         assert os.getsid(runner) != os.getsid(0)
         await tools.finish(ce, ids)
         assert (await ce.details(ids))[ids[0]].exit_code == 6
+
+
+class Scripts(DirectScheduler):
+    """Direct, which says what it says in a script on standard input; and takes two copies."""
+
+    def submit_commands(self, batch: StagedBatch, facts: Facts) -> Sequence[Command]:
+        if len(batch.copies) > 2:
+            raise SpecRefused("copies", f"{len(batch.copies)} exceed the limit of 2")
+        (command,) = super().submit_commands(batch, facts)
+        return [Command(("sh",), stdin=f"# job\n{shlex.join(command.argv)}\n".encode())]
+
+
+async def test_what_depends_on_the_number_of_copies_is_refused_before_anything_is_staged(
+    make_backend: Any, tools: Any, root: Path
+) -> None:
+    wire = tools.Wire()
+    async with make_backend(wire, scheduler=Scripts(DirectConfig(slots=1))) as ce:
+        for call in (ce.submit, ce.dry_run):
+            with pytest.raises(SpecRefused, match="3 exceed the limit of 2"):
+                await call(tools.script("exit 0"), 3)
+        assert wire.execs == 1
+        assert not root.exists()
+
+
+async def test_a_dry_run_shows_the_very_script_that_is_given_to_the_scheduler(
+    make_backend: Any, tools: Any, root: Path
+) -> None:
+    async with make_backend(scheduler=Scripts(DirectConfig(slots=1))) as ce:
+        spec = tools.script("exit 0")
+        shown = await ce.dry_run(spec, 2)
+        ids = tools.ids_of(await ce.submit(spec, 2))
+        assert await tools.finish(ce, ids) == [JobStatus.SUCCESSFUL] * 2
+    assert shown.command == "sh"
+    name = Path(shown.details["directory"]).name
+    given = (root / ids[0].split("/")[1] / "attempt/0.in").read_bytes()
+    assert shown.files["attempt/0.in"] == given.replace(
+        ids[0].split("/")[1].encode(), name.encode()
+    )

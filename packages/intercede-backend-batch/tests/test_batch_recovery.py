@@ -111,10 +111,17 @@ class Lists(DirectScheduler):
 
     def __init__(self) -> None:
         super().__init__(DirectConfig(slots=2))
-        self.listed: dict[str, tuple[str, JobStatus]] = {}
+        self.listed: dict[str, tuple[str, int | None, JobStatus]] = {}
+        self.asked: list[str] = []
 
-    def parse_list(self, results: Sequence[CommandResult]) -> Mapping[str, tuple[str, JobStatus]]:
+    def parse_list(
+        self, results: Sequence[CommandResult]
+    ) -> Mapping[str, tuple[str, int | None, JobStatus]]:
         return {**super().parse_list(results), **self.listed}
+
+    def status_commands(self, jobs: Sequence[NativeJob]) -> Sequence[Command]:
+        self.asked.extend(job.id for job in jobs)
+        return super().status_commands(jobs)
 
 
 async def test_native_ids_of_a_lost_attempt_are_learnt_from_the_list_by_its_mark(
@@ -125,22 +132,67 @@ async def test_native_ids_of_a_lost_attempt_are_learnt_from_the_list_by_its_mark
     submission = ids[0].split("/")[1]
     scheduler = Lists()
     async with make_backend(scheduler=scheduler, grace_s=60) as ce:
-        mark = f"intercede:here:{submission}"
-        everything = {f"{submission}.{n}": (mark, JobStatus.RUNNING) for n in range(11)}
-        scheduler.listed = dict(list(everything.items())[:5])
-        # Some of them are not all of them: which is which cannot be told.
-        assert {f.code for f in (await ce.status(ids)).failures.values()} == {FailureCode.NOT_NOW}
-        scheduler.listed = everything
-        asked: list[str] = []
-        original = scheduler.status_commands
+        mark, running = f"intercede:here:{submission}", JobStatus.RUNNING
+        # Those before them have left the queue; the native ids need not count up with the copies.
+        scheduler.listed = {"s.7": (mark, 10, running), "s.9": (mark, 2, running)}
+        failures = (await ce.status([ids[10], ids[1], ids[2]])).failures
+        assert scheduler.asked == ["s.7", "s.9"]
+        assert "does not list it yet" in failures[ids[1]].message
 
-        def overhear(jobs: Sequence[NativeJob]) -> Sequence[Command]:
-            asked.extend(job.id for job in jobs)
-            return original(jobs)
 
-        scheduler.status_commands = overhear  # type: ignore[method-assign]  # to see what is asked
-        await ce.status([ids[10], ids[2]])
-        assert asked == [f"{submission}.10", f"{submission}.2"]
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"s.7": None},
+        {"s.7": 0, "s.8": 0},
+        {"$(touch hacked)": 0},
+    ],
+    ids=["which does not tell its copy", "whose copy another claims", "whose id is none"],
+)
+async def test_a_listed_job_is_not_learnt(
+    make_backend: Any, tools: Any, root: Path, rows: Mapping[str, int | None]
+) -> None:
+    ids = await staged_only(make_backend, tools, "listed", copies=1)
+    dead_owner(root, ids[0])
+    scheduler = Lists()
+    async with make_backend(scheduler=scheduler, grace_s=60) as ce:
+        mark = f"intercede:here:{ids[0].split('/')[1]}"
+        scheduler.listed = {
+            native: (mark, copy, JobStatus.RUNNING) for native, copy in rows.items()
+        }
+        assert (await ce.status(ids)).failures[ids[0]].code is FailureCode.NOT_NOW
+        assert scheduler.asked == []
+
+
+async def test_a_list_that_cannot_be_read_neither_loses_nor_cancels_a_job(
+    make_backend: Any, tools: Any, root: Path
+) -> None:
+    class Mute(Lists):
+        def parse_list(
+            self, results: Sequence[CommandResult]
+        ) -> Mapping[str, tuple[str, int | None, JobStatus]]:
+            raise ResourceError("no daemon")
+
+    ids = await staged_only(make_backend, tools, "mute")
+    dead_owner(root, ids[0])
+    async with make_backend(scheduler=Mute(), grace_s=0.1) as ce:
+        killed = await ce.kill(ids[:1])
+        assert "no daemon" in killed.failures[ids[0]].message
+        for _ in range(2):
+            failures = (await ce.status(ids)).failures
+            assert [failures[job].code for job in ids] == [FailureCode.NOT_NOW] * 2
+            assert "no daemon" in failures[ids[1]].message
+            await anyio.sleep(1.1)
+
+
+async def test_a_job_without_native_id_whose_record_is_garbage_has_ended(
+    make_backend: Any, tools: Any, root: Path
+) -> None:
+    ids = await staged_only(make_backend, tools, "torn")
+    dead_owner(root, ids[0])
+    (root / ids[0].split("/")[1] / "0" / "exit").write_text("garbage\n")
+    async with make_backend(grace_s=60) as ce:
+        assert (await ce.status(ids[:1]))[ids[0]] is JobStatus.FINISHED_UNKNOWN
 
 
 async def test_a_job_that_runs_for_longer_than_the_grace_is_not_lost_for_lack_of_a_native_id(

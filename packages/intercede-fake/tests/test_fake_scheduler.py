@@ -62,7 +62,7 @@ class Driven:
         results = await self.ask(SCHEDULER.history_commands(jobs))
         return SCHEDULER.parse_history(jobs, results)
 
-    async def listed(self, prefix: str) -> Mapping[str, tuple[str, JobStatus]]:
+    async def listed(self, prefix: str) -> Mapping[str, tuple[str, int | None, JobStatus]]:
         return SCHEDULER.parse_list(await self.ask(SCHEDULER.list_commands(prefix)))
 
 
@@ -83,9 +83,9 @@ async def test_jobs_are_submitted_seen_killed_and_remembered() -> None:
     assert seen[jobs[0]].started_at == NOW
     assert "no slot is free" in str(seen[jobs[1]].reason)
     assert await driven.listed("m-") == {
-        "1.0": ("m-1", JobStatus.RUNNING),
-        "1.1": ("m-1", JobStatus.PENDING),
-        "1.5": ("m-1", JobStatus.PENDING),
+        "1.0": ("m-1", 0, JobStatus.RUNNING),
+        "1.1": ("m-1", 1, JobStatus.PENDING),
+        "1.5": ("m-1", 5, JobStatus.PENDING),
     }
     assert await driven.listed("other") == {}
 
@@ -127,6 +127,34 @@ async def test_a_lost_job_is_finished_unknown_and_a_held_one_is_held() -> None:
     assert [details.status for details in (await driven.history([held, lost])).values()] == [
         JobStatus.FINISHED_UNKNOWN
     ]
+
+
+async def test_a_queue_may_tell_of_jobs_that_are_ending_and_of_those_that_have_ended() -> None:
+    clock = FakeClock(NOW)
+    queue = FakeQueue(FakeSite(clock), ["sleep", "60", "exit", "3"], ending_s=10, kept_s=100)
+    driven = Driven(queue, clock)
+    answers = await driven.submit(batch([0, 1]))
+    jobs = [native(str(text), copy) for copy, text in answers.items()]
+    await driven.ask(SCHEDULER.kill_commands(jobs[1:]))
+    seen = await driven.status(jobs)
+    assert [details.status for details in seen.values()] == [JobStatus.RUNNING] * 2
+    assert [details.ended_at for details in seen.values()] == [None, NOW]
+    assert await driven.listed("m-1") == {
+        text: ("m-1", copy, JobStatus.RUNNING) for copy, text in answers.items()
+    }
+    assert await driven.history(jobs) == {}
+
+    clock.advance(70)
+    ended = await driven.status(jobs)
+    assert [details.status for details in ended.values()] == [JobStatus.FAILED, JobStatus.CANCELLED]
+    assert (ended[jobs[0]].exit_code, ended[jobs[0]].native_state) == (3, "exit:3")
+    assert ended[jobs[0]].ended_at == NOW + timedelta(seconds=60)
+    assert await driven.history(jobs) == ended
+    assert await driven.listed("m-1") == {}
+
+    clock.advance(100)
+    assert await driven.status(jobs) == {}
+    assert await driven.history(jobs) == ended
 
 
 async def test_an_id_given_out_at_another_time_is_not_ours() -> None:

@@ -158,9 +158,19 @@ def test_an_id_that_belongs_to_another_copy_is_not_asked_for(direct: DirectSched
     assert direct.parse_status([foreign], answer("s.7 RUNNING")) == {}
 
 
-def test_a_list_tells_mark_and_status(direct: DirectScheduler) -> None:
-    listed = direct.parse_list(answer("s.0 m:s RUNNING", "s.1 m:s PENDING", "s.2 m:s", "x"))
-    assert listed == {"s.0": ("m:s", JobStatus.RUNNING), "s.1": ("m:s", JobStatus.PENDING)}
+def test_a_list_tells_mark_copy_and_status(direct: DirectScheduler) -> None:
+    rows = [
+        "s.0 m:s RUNNING",
+        "s.12 m:s PENDING",
+        "s.2 m:s",
+        "x",
+        "s.x m:s RUNNING",
+        ". m:s RUNNING",
+    ]
+    assert direct.parse_list(answer(*rows)) == {
+        "s.0": ("m:s", 0, JobStatus.RUNNING),
+        "s.12": ("m:s", 12, JobStatus.PENDING),
+    }
 
 
 @pytest.mark.parametrize(

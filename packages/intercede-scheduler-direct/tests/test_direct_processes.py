@@ -251,6 +251,10 @@ async def test_a_job_that_was_killed_before_its_start_does_not_run_when_its_slot
         killed = ids_of(await ce.submit(script("true")))
         await finish(ce, killed)
         copy = root / killed[0].split("/")[1] / "0"
+        slot = root / ".direct" / os.uname().nodename / "slots" / "1"
+        with anyio.fail_after(20):
+            while slot.read_text():  # its worker has not gone on yet
+                await anyio.sleep(0.02)
         for record in ("start", "exit"):
             (copy / record).unlink()
         (copy / "cancel").touch()

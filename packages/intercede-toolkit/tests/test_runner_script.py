@@ -128,6 +128,40 @@ def test_a_signal_to_the_runner_does_not_lose_the_record(tmp_path: Path, shell: 
     assert record.code == 9
 
 
+@pytest.mark.parametrize(("name", "told"), [("TERM", True), ("HUP", False), ("USR1", False)])
+def test_it_writes_down_that_it_was_told_to_end(
+    tmp_path: Path, shell: list[str], name: str, told: bool
+) -> None:
+    directory = prepare(tmp_path, payload(f"kill -{name} $PPID; exit 0"))
+    run(directory, shell)
+    record = parse_exit((directory / "0" / "exit").read_text())
+    assert record is not None
+    assert (record.code, record.told) == (0, told)
+
+
+def test_a_payload_whose_inputs_may_be_cut_does_not_start(
+    tmp_path: Path, shell: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = prepare(tmp_path, payload("echo ran > ../ran", FileRef("data", content=b"1\n")))
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "cp").write_text("#!/bin/sh\nkill -TERM $PPID\nkill -TERM $$\n")
+    (tools / "cp").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    run(directory, shell)
+    record = parse_exit((directory / "0" / "exit").read_text())
+    assert record is not None
+    assert (record.code, record.told) == (143, True)
+    assert not (directory / "0" / "ran").exists()
+
+
+def test_a_record_of_an_older_runner_says_nothing_of_being_told() -> None:
+    line = "code=0 signal=- cancelled=- limit=- began=1 ended=2 node=n end"
+    record = parse_exit(line)
+    assert record is not None
+    assert record.told is False
+
+
 def test_marks_of_our_kill_and_of_a_limit_are_in_the_record(
     tmp_path: Path, shell: list[str]
 ) -> None:

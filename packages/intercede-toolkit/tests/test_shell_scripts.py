@@ -101,9 +101,9 @@ def test_a_command_without_input_does_not_read_another_ones() -> None:
 
 def test_the_noise_of_a_profile_is_left_out() -> None:
     script = Script()
-    script.add("frame say; echo one; echo two")
+    script.add("frame say; frame say; echo one; printf 't\\v\\rwo\\n'")
     frames = run(script, before=b"Welcome!\n" + b"\xff" * 1000)
-    assert frames.lines == ["one", "two"]
+    assert frames.lines == ["one", "t\v\rwo"]
     assert frames.ended
 
 

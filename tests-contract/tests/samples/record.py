@@ -94,7 +94,7 @@ def record(
         samples[-1]["expected"] = {job.id: str(details.status) for job, details in ended.items()}
     listed = scheduler.parse_list(ask("list", scheduler.list_commands("mark")))
     samples[-1]["expected"] = {
-        native: [mark, str(status)] for native, (mark, status) in listed.items()
+        native: [mark, copy, str(status)] for native, (mark, copy, status) in listed.items()
     }
     (command,) = scheduler.probe_commands(None)
     samples.append(

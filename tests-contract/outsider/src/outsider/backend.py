@@ -258,6 +258,8 @@ class PlainBackend:
             env={name: os.environ[name] for name in ("HOME", "PATH", "USER") if name in os.environ},
             capture_output=True,
             check=False,
+            # Ctrl-C at a terminal is for all of its processes, and would end this one when half of the copies are started.
+            start_new_session=True,
         )
         if started.returncode:
             shutil.rmtree(self._root / submission, ignore_errors=True)

@@ -6,6 +6,7 @@ any transport, exactly once, and keeps how each job ended. So this module is a s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from attrs import field, frozen, validators
@@ -269,12 +270,12 @@ class SpoolScheduler:
         """List the jobs whose mark begins so."""
         return (self._command("list", mark_prefix),)
 
-    def parse_list(self, results: Results) -> Mapping[str, tuple[str, JobStatus]]:
-        """By id: mark and status."""
+    def parse_list(self, results: Results) -> Mapping[str, tuple[str, int | None, JobStatus]]:
+        """By id: mark, copy and status."""
         return {
-            words[0]: (words[1], _STATES[words[2]])
+            words[0]: (words[1], int(words[0].rpartition(".")[2]), _STATES[words[2]])
             for words in _rows(results)
-            if len(words) == 3 and words[2] in _STATES
+            if len(words) == 3 and words[2] in _STATES and re.fullmatch(self.native_id, words[0])
         }
 
     def _command(self, verb: str, *arguments: str, stdin: bytes = b"") -> Command:

@@ -6,6 +6,7 @@ the project in whose directory the command happens to be called takes part, neit
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import tomllib
@@ -93,6 +94,8 @@ def _run(text: str, options: Sequence[str]) -> int:
 
     from .plugin import NAME
 
+    # What ends a run from outside ends it as Ctrl-C does: with its jobs.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="intercede-contract-") as folder:
         module = Path(folder, "test_contract.py")
         module.write_text(text, "utf-8")

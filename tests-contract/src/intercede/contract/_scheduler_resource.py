@@ -28,7 +28,7 @@ from intercede.core import (
 
 from ._resource import described
 
-__all__ = ["CALLS", "Sample", "SchedulerResource"]
+__all__ = ["CALLS", "Sample", "SchedulerResource", "submitted_batch"]
 
 
 def _results(values: Iterable[CommandResult]) -> tuple[CommandResult, ...]:
@@ -50,7 +50,7 @@ class Sample:
         results: How each command of the call ended.
         expected: What that means; None: the answer is of no use, and raises `ResourceError`. For `probe` facts that it must tell; for
             `submit` the native id by copy, None where it was refused; for `status` and `history` the status by native id, and a job that
-            is not there is absent; for `list` mark and status by native id.
+            is not there is absent; for `list` mark, copy and status by native id.
         jobs: Who was asked for, in `status` and `history`.
         batch: What was submitted, in `submit`.
     """
@@ -142,7 +142,8 @@ def _told(answer: Mapping[NativeJob, JobDetails]) -> dict[str, Any]:
     return {job.id: str(details.status) for job, details in answer.items()}
 
 
-def _batch(sample: Sample) -> StagedBatch:
+def submitted_batch(sample: Sample) -> StagedBatch:
+    """What was submitted, in a sample of a submit."""
     assert sample.batch is not None, f"a sample of a submit needs its batch: {sample}"
     return sample.batch
 
@@ -151,7 +152,7 @@ def _batch(sample: Sample) -> StagedBatch:
 CALLS: Final[Mapping[str, Callable[[Scheduler, Sample, Results], Mapping[str, Any]]]] = {
     "probe": lambda scheduler, sample, results: dict(scheduler.parse_probe(results)),
     "submit": lambda scheduler, sample, results: _submitted(
-        scheduler.parse_submit(_batch(sample), results)
+        scheduler.parse_submit(submitted_batch(sample), results)
     ),
     "status": lambda scheduler, sample, results: _told(
         scheduler.parse_status(sample.jobs, results)
@@ -160,7 +161,7 @@ CALLS: Final[Mapping[str, Callable[[Scheduler, Sample, Results], Mapping[str, An
         scheduler.parse_history(sample.jobs, results)
     ),
     "list": lambda scheduler, sample, results: {
-        native: [mark, str(status)]
-        for native, (mark, status) in scheduler.parse_list(results).items()
+        native: [mark, copy, str(status)]
+        for native, (mark, copy, status) in scheduler.parse_list(results).items()
     },
 }

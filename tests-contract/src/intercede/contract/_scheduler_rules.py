@@ -23,7 +23,7 @@ from intercede.core import (
 )
 
 from ._bench import Gathered
-from ._scheduler_resource import CALLS, Sample, SchedulerResource
+from ._scheduler_resource import CALLS, Sample, SchedulerResource, submitted_batch
 from ._verdict import not_observed, rule
 from ._watch import io_watched
 
@@ -151,6 +151,28 @@ class SchedulerRules(Gathered):
                 assert got == left or (got is None and not left), (
                     f"without the row of {native}: {sample}"
                 )
+
+    @rule("N2")
+    def test_a_list_tells_of_a_job_the_copy_that_its_submit_told(self) -> None:
+        submitted = {
+            (submitted_batch(sample).mark, native): int(copy)
+            for _, sample in self._samples("submit")
+            for copy, native in (sample.expected or {}).items()
+        }
+        met = [
+            (copy, submitted[mark, native], native, sample)
+            for scheduler, sample in self._samples("list")
+            for native, (mark, copy, _) in (
+                _understood(scheduler, sample, sample.results) or {}
+            ).items()
+            if (mark, native) in submitted
+        ]
+        if not met:
+            not_observed(
+                "a recorded list with jobs of a recorded submit (SchedulerResource.samples)"
+            )
+        wrong = [what for what in met if what[0] not in (what[1], None)]
+        assert wrong == [], "copy told, copy submitted, id, where"
 
     # -------------------------------------------------------------- N3
 

@@ -220,7 +220,13 @@ class Scheduler(Protocol):
         ...
 
     def submit_commands(self, batch: StagedBatch, facts: Facts) -> Sequence[Command]:
-        """What to say to submit the copies. Run exactly once, whatever happens to the connection (S9)."""
+        """What to say to submit the copies. Run exactly once, whatever happens to the connection (S9).
+
+        Asked for before anything is staged.
+
+        Raises:
+            SpecRefused: What `check` cannot see: it depends on the number of copies.
+        """
         ...
 
     def parse_submit(self, batch: StagedBatch, results: Results) -> Mapping[int, str | Failure]:
@@ -228,13 +234,17 @@ class Scheduler(Protocol):
         ...
 
     def status_commands(self, jobs: Sequence[NativeJob]) -> Sequence[Command]:
-        """How to ask for jobs that wait or run."""
+        """How to ask the queue for jobs."""
         ...
 
     def parse_status(
         self, jobs: Sequence[NativeJob], results: Results
     ) -> Mapping[NativeJob, JobDetails]:
-        """The jobs that wait or run. One that is absent has left the queue.
+        """The jobs that the queue tells of.
+
+        One that is absent has left it. So has one with a finished status, of which the scheduler still tells how it ended; where the
+        sandbox knows less, that decides. One that the scheduler is ending is RUNNING with `ended_at` set: a kill that reads this back
+        has done all that it can.
 
         Raises:
             ResourceError: The answer says nothing about any job: the command failed, or printed what it never prints.
@@ -256,11 +266,13 @@ class Scheduler(Protocol):
         ...
 
     def list_commands(self, mark_prefix: str) -> Sequence[Command]:
-        """How to list the unfinished jobs whose mark begins so; for counts, find and open attempts."""
+        """How to list the jobs whose mark begins so: all that are unfinished; for counts and open attempts."""
         ...
 
-    def parse_list(self, results: Results) -> Mapping[str, tuple[str, JobStatus]]:
-        """By native id: the mark and the status.
+    def parse_list(self, results: Results) -> Mapping[str, tuple[str, int | None, JobStatus]]:
+        """By native id: the mark, the copy's number (None: the row does not tell it), and the status.
+
+        Jobs with a finished status may be among them. They do not count, and can be looked up.
 
         Raises:
             ResourceError: The list could not be had; an empty one is never a guess.

@@ -140,7 +140,7 @@ class DryRun:
 
     Attributes:
         command: The scheduler's command, for people.
-        files: The generated files, by their name in the sandbox; secrets are blanked.
+        files: The generated files, by their name in the sandbox, the commands' inputs among them; secrets are blanked.
         details: Whatever else is worth showing.
     """
 

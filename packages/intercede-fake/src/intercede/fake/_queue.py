@@ -6,9 +6,11 @@ moments in seconds since 1970.
     fake-info                                 KEY VALUE
     fake-submit MARK RUNNER QUEUE COPY ...    COPY ID
     fake-queue ID ...                         ID STATE SUBMITTED STARTED REASON      of those that wait or run
+                                              ID STATE SUBMITTED STARTED ENDED       of those that are ending
+                                              ID HOW SUBMITTED STARTED ENDED         of those that have ended and are still there
     fake-history ID ...                       ID HOW SUBMITTED STARTED ENDED         of those that have ended
     fake-kill ID ...                          -
-    fake-list PREFIX                          ID STATE MARK                          of all that wait or run
+    fake-list PREFIX                          ID STATE MARK                          of all that wait, run or are ending
 """
 
 from __future__ import annotations
@@ -22,10 +24,13 @@ from intercede.core import Command, CommandResult, JobID, JobStatus, SubmissionS
 from ._payload import PAYLOAD, Program
 from ._site import FakeJob, FakeSite
 
-__all__ = ["HEADER", "FakeQueue"]
+__all__ = ["ENDING", "HEADER", "FakeQueue"]
 
 #: The first line of every answer.
 HEADER: Final = "fake-queue 1"
+
+#: The state of a job that has ended and keeps its place.
+ENDING: Final = "ending"
 
 _RESOURCE: Final = "fake-queue"
 _NONE: Final = "-"
@@ -34,6 +39,7 @@ _STATES: Final[Mapping[JobStatus, str]] = {
     JobStatus.HELD: "held",
     JobStatus.RUNNING: "running",
 }
+_LISTED: Final = (*_STATES.values(), ENDING)
 
 
 class FakeQueue:
@@ -42,6 +48,8 @@ class FakeQueue:
     Args:
         site: The machine, with its clock and slots; None: a new one.
         verbs: What every job does, as the payload's verbs.
+        ending_s: How long a job that has ended is still being cleared away, in seconds of the site's clock.
+        kept_s: How long the queue tells of it then.
 
     Attributes:
         handlers: Its commands, for a `FakeTransport`.
@@ -49,9 +57,16 @@ class FakeQueue:
     """
 
     def __init__(
-        self, site: FakeSite | None = None, verbs: Sequence[str] = ("sleep", "60")
+        self,
+        site: FakeSite | None = None,
+        verbs: Sequence[str] = ("sleep", "60"),
+        *,
+        ending_s: float = 0.0,
+        kept_s: float = 0.0,
     ) -> None:
         self.site = site or FakeSite()
+        self._ending_s = ending_s
+        self._kept_s = kept_s
         self._verbs = tuple(verbs)
         self._last = 0
         self._jobs: list[FakeJob] = []
@@ -105,14 +120,29 @@ class FakeQueue:
         return _answer(
             (
                 job.id,
-                _STATES[status],
+                state,
                 _seconds(job.submitted_at),
                 self._moment(job.started),
-                self.site.why_waiting(job) if job.started is None else _NONE,
+                self._last_word(job, now),
             )
-            for job, status in self._known(command.argv[1:])
-            if not status.is_finished
+            for job, now in self._known(command.argv[1:])
+            if (state := self._state(job, now)) is not None
         )
+
+    def _state(self, job: FakeJob, now: float) -> str | None:
+        """What the queue says of a job; None: nothing any more."""
+        status = job.status(now)
+        if not status.is_finished:
+            return _STATES[status]
+        assert job.ended is not None
+        if now < job.ended + self._ending_s:
+            return ENDING
+        return _how(job) if now < job.ended + self._ending_s + self._kept_s else None
+
+    def _last_word(self, job: FakeJob, now: float) -> str:
+        if job.status(now).is_finished:
+            return self._moment(job.ended)
+        return self.site.why_waiting(job) if job.started is None else _NONE
 
     def _history(self, command: Command) -> CommandResult:
         return _answer(
@@ -123,8 +153,8 @@ class FakeQueue:
                 self._moment(job.started),
                 self._moment(job.ended),
             )
-            for job, status in self._known(command.argv[1:])
-            if status.is_finished
+            for job, now in self._known(command.argv[1:])
+            if job.status(now).is_finished and self._state(job, now) != ENDING
         )
 
     def _kill(self, command: Command) -> CommandResult:
@@ -135,17 +165,17 @@ class FakeQueue:
     def _list(self, command: Command) -> CommandResult:
         prefix = command.argv[1] if len(command.argv) > 1 else ""
         return _answer(
-            (job.id, _STATES[status], job.submission)
-            for job, status in self._known(job.id for job in self._jobs)
-            if not status.is_finished and job.submission.startswith(prefix)
+            (job.id, state, job.submission)
+            for job, now in self._known(job.id for job in self._jobs)
+            if (state := self._state(job, now)) in _LISTED and job.submission.startswith(prefix)
         )
 
-    def _known(self, natives: Iterable[str]) -> Iterable[tuple[FakeJob, JobStatus]]:
+    def _known(self, natives: Iterable[str]) -> Iterable[tuple[FakeJob, float]]:
+        """The jobs, and the time."""
         for native in natives:
             found = self.site.look(JobID(native), _RESOURCE)
             if found is not None:
-                job, now = found
-                yield job, job.status(now)
+                yield found
 
     def _moment(self, seconds: float | None) -> str:
         return _NONE if seconds is None else _seconds(self.site.clock.moment(seconds))

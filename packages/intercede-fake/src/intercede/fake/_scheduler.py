@@ -29,7 +29,7 @@ from intercede.core import (
     SubmissionSpec,
 )
 
-from ._queue import HEADER
+from ._queue import ENDING, HEADER
 
 __all__ = ["FakeScheduler", "FakeSchedulerConfig"]
 
@@ -49,6 +49,7 @@ _STATES: Final[Mapping[str, JobStatus]] = {
     "waiting": JobStatus.PENDING,
     "held": JobStatus.HELD,
     "running": JobStatus.RUNNING,
+    ENDING: JobStatus.RUNNING,
 }
 
 
@@ -140,14 +141,23 @@ class FakeScheduler:
     ) -> Mapping[NativeJob, JobDetails]:
         """As `Scheduler`."""
         found = {}
-        for job, (state, _submitted, started, reason) in _of_jobs(jobs, results, "fake-queue"):
-            if state in _STATES:
+        for job, (state, _submitted, started, last) in _of_jobs(jobs, results, "fake-queue"):
+            if state == ENDING:
                 found[job] = JobDetails(
                     _STATES[state],
                     native_state=state,
-                    reason=None if reason == _NONE else reason,
+                    started_at=_moment(started),
+                    ended_at=_moment(last),
+                )
+            elif state in _STATES:
+                found[job] = JobDetails(
+                    _STATES[state],
+                    native_state=state,
+                    reason=None if last == _NONE else last,
                     started_at=_moment(started),
                 )
+            elif (ended := _ended(state, started, last)) is not None:
+                found[job] = ended
         return found
 
     def history_commands(self, jobs: Sequence[NativeJob]) -> Sequence[Command]:
@@ -160,17 +170,9 @@ class FakeScheduler:
         """As `Scheduler`."""
         found = {}
         for job, (how, _submitted, started, ended) in _of_jobs(jobs, results, "fake-history"):
-            ending = _ending(how)
-            if ending is not None:
-                status, exit_code, signal = ending
-                found[job] = JobDetails(
-                    status,
-                    exit_code=exit_code,
-                    signal=signal,
-                    native_state=how,
-                    started_at=_moment(started),
-                    ended_at=_moment(ended),
-                )
+            details = _ended(how, started, ended)
+            if details is not None:
+                found[job] = details
         return found
 
     def kill_commands(self, jobs: Sequence[NativeJob]) -> Sequence[Command]:
@@ -181,10 +183,10 @@ class FakeScheduler:
         """As `Scheduler`."""
         return [Command(["fake-list", mark_prefix])]
 
-    def parse_list(self, results: Results) -> Mapping[str, tuple[str, JobStatus]]:
+    def parse_list(self, results: Results) -> Mapping[str, tuple[str, int | None, JobStatus]]:
         """As `Scheduler`."""
         return {
-            native: (mark, _STATES[state])
+            native: (mark, int(native.partition(".")[2]), _STATES[state])
             for native, state, mark in (row for row in _rows(results, "fake-list") if len(row) == 3)
             if re.fullmatch(_NATIVE, native) and state in _STATES
         }
@@ -247,6 +249,22 @@ def _moment(text: str) -> datetime | None:
         return datetime.fromtimestamp(float(text), UTC)
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def _ended(how: str, started: str, ended: str) -> JobDetails | None:
+    """What a row says of a job that has ended; None if it does not parse."""
+    ending = _ending(how)
+    if ending is None:
+        return None
+    status, exit_code, signal = ending
+    return JobDetails(
+        status,
+        exit_code=exit_code,
+        signal=signal,
+        native_state=how,
+        started_at=_moment(started),
+        ended_at=_moment(ended),
+    )
 
 
 def _ending(how: str) -> tuple[JobStatus, int | None, int | None] | None:

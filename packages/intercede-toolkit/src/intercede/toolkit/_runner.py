@@ -13,6 +13,9 @@ POSIX sh and usual tools only (cp, mv, mkdir, date, uname, env). Arguments and v
 
 A shell reports exit code 137 and death by signal 9 in the same way. But it says "Killed" on its own stderr when a signal it was (seen
 with dash, bash, BusyBox; not for INT and PIPE), and its own stderr is kept apart from the payload's: so the two can be told apart.
+
+Schedulers send TERM to all of a job when its time is over, or somebody cancels it. A payload may trap that and end with exit code 0; the
+runner, which is told too, writes down that it was.
 """
 
 from __future__ import annotations
@@ -53,23 +56,32 @@ set -- $born; shift 19 2>/dev/null && born=$1 || born=
 printf '%s %s %s %s %s\\n' "$node" "${{boot:--}}" "$$" "${{born:--}}" "$began" > start.new
 mv start.new start
 exec 2>why
-trap : HUP INT QUIT TERM USR1 USR2 XCPU
+told=-
+trap : HUP INT QUIT USR1 USR2 XCPU
+trap told=TERM TERM
 {inputs}[ -e cancel ] && exit 0
 set -- {environment}
 [ -f vars ] && . ./vars
-(
-  # Descriptor 9 may be a lock of whoever started us: the payload shall not keep it.
-  cd work && exec >../stdout 2>../stderr </dev/null 9>&- || exit 71
-  exec env "$@" {marker}={submission}."$copy;" INTERCEDE_COPY="$copy" sh -c 'exec "$@"' sh {command}
-)
-code=$?
+if [ "$told" = TERM ]; then
+  # The copying of inputs was told too, and they may be cut.
+  code=143
+else
+  (
+    # Descriptor 9 may be a lock of whoever started us: the payload shall not keep it.
+    cd work && exec >../stdout 2>../stderr </dev/null 9>&- || exit 71
+    exec env "$@" {marker}={submission}."$copy;" INTERCEDE_COPY="$copy" sh -c 'exec "$@"' sh {command}
+  )
+  code=$?
+fi
+# What comes now comes too late.
+trap : TERM
 signal=-
 case $code in
   129|1[3-8]?|19[0-2]) [ -s why ] && signal=$((code - 128));;
 esac
 cancelled=-; [ -e cancel ] && cancelled=yes
 limit=-; [ -e limit ] && limit=wall-time
-printf '%-250s\\n' "code=$code signal=$signal cancelled=$cancelled limit=$limit began=$began ended=$(date +%s) node=$node end" 1<>exit.new
+printf '%-250s\\n' "code=$code signal=$signal cancelled=$cancelled limit=$limit told=$told began=$began ended=$(date +%s) node=$node end" 1<>exit.new
 mv exit.new exit
 exit "$code"
 """
@@ -118,6 +130,7 @@ class ExitRecord:
         began: When it started.
         ended: When it ended.
         node: Where.
+        told: Its runner was told to end (TERM), by whomever, before it did.
     """
 
     code: int
@@ -127,6 +140,7 @@ class ExitRecord:
     began: datetime
     ended: datetime
     node: str
+    told: bool = False
 
 
 def parse_exit(line: str) -> ExitRecord | None:
@@ -146,6 +160,7 @@ def parse_exit(line: str) -> ExitRecord | None:
             began=datetime.fromtimestamp(_bounded(fields["began"], 2**40), UTC),
             ended=datetime.fromtimestamp(_bounded(fields["ended"], 2**40), UTC),
             node=fields["node"],
+            told=fields.get("told") == "TERM",  # runners of older versions do not say
         )
     except (KeyError, ValueError, OverflowError, OSError):
         return None

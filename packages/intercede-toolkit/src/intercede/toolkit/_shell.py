@@ -199,8 +199,10 @@ class Script:
                 output = body
             elif words[0] == "end" and len(words) == 3 and _CODE.fullmatch(words[2]):
                 results[words[1]] = CommandResult(int(words[2]), output, body)
-            elif words[0] == "say":
-                lines.extend(body.decode("utf-8", "surrogateescape").splitlines())
+            elif words[0] == "say" and body:
+                # Not splitlines(): what a job wrote may hold other characters that end a line there.
+                text = body.decode("utf-8", "surrogateescape")
+                lines.extend(text.removesuffix("\n").split("\n"))
             elif words[0] == "ended":
                 ended = True
         return Frames(results, lines, ended)

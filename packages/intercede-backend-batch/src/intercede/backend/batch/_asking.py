@@ -5,12 +5,14 @@ Absence is only believed of an answer that parses (T5), and only of an id that w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
 
 from attrs import evolve
 
 from intercede.core import (
+    Command,
     Failure,
     FailureCode,
     JobDetails,
@@ -31,7 +33,7 @@ from intercede.toolkit import (
 from . import _sandbox as sandbox
 from ._attempts import Attempts, is_submission, read_frames, read_natives
 from ._host import Host
-from ._verdict import parse_ends, verdict
+from ._verdict import End, parse_ends, verdict, write_word
 
 __all__ = [
     "ask_details",
@@ -42,6 +44,9 @@ __all__ = [
     "read_queue",
     "resolve",
 ]
+
+#: Attempts after which the scheduler knows of no job.
+_NOT_SUBMITTED: Final = (sandbox.ATTEMPT_STAGED, sandbox.ATTEMPT_CANCELLED)
 
 
 def parse_ids(
@@ -84,9 +89,9 @@ async def ask_details(
         await host.connect()
         parts = await resolve(host, parts, found, failures)
     if parts:
-        left = await _ask_queue(host, parts, found, failures)
+        left, told = await _ask_queue(host, parts, found, failures)
         if left:
-            await _ask_ends(host, left, found, failures)
+            await _ask_ends(host, left, told, found, failures)
     nothing = JobDetails(JobStatus.UNKNOWN)
     return (
         {job: found.get(job, nothing) for job in asked},
@@ -119,6 +124,7 @@ async def resolve(
     )
     frames = await host.run(script)
     attempts = read_frames(frames)
+    listed, trouble = _read_list(host, frames, len(listing))
     unlisted: dict[JobID, JobParts] = {}
     ends = parse_ends(frames.lines)
     natives: dict[str, Mapping[int, str | Failure]] = {}
@@ -130,13 +136,15 @@ async def resolve(
             failures[job] = Failure(FailureCode.NO_SUCH_JOB, "no such submission is here")
             continue
         if part.submission not in natives:
-            natives[part.submission] = _learn(host, part.submission, attempts, frames)
+            natives[part.submission] = _learn(host, part.submission, attempts, listed)
         native = natives[part.submission].get(part.copy)
         if isinstance(native, str):
             resolved[job] = evolve(part, native=native)
         elif isinstance(native, Failure):
             found[job] = JobDetails(JobStatus.FAILED, reason=f"not submitted: {native.message}")
-        elif end.cancelled or end.record is not None:
+        elif trouble is not None and not (end.written or end.lost) and state not in _NOT_SUBMITTED:
+            failures[job] = trouble
+        elif end.decided:
             found[job] = _details_or(verdict(end, None, host.config.grace_s), failures, job)
         elif state == sandbox.ATTEMPT_STAGED:
             found[job] = JobDetails(
@@ -171,7 +179,7 @@ async def _ask_unlisted(
     ends = parse_ends((await host.run(script)).lines)
     for job, part in unlisted.items():
         end = ends.get((part.submission, part.copy))
-        if end is not None and end.record is None and end.age_s >= host.config.grace_s:
+        if end is not None and end.lost:
             found[job] = JobDetails(
                 JobStatus.FINISHED_UNKNOWN,
                 reason="its submission broke off, and the scheduler does not know it",
@@ -183,29 +191,38 @@ async def _ask_unlisted(
             )
 
 
+def _read_list(
+    host: Host, frames: Frames, count: int
+) -> tuple[Mapping[str, Mapping[int, str]], Failure | None]:
+    """By mark and copy the native ids that the scheduler lists; or why nothing is known of any (T5).
+
+    Which copy a job is, only its row can tell: some may have left the queue already. A copy that two rows claim is neither's.
+    """
+    try:
+        rows = host.scheduler.parse_list(frames.commands("list", count))
+    except ResourceError as error:
+        return {}, Failure(FailureCode.NOT_NOW, f"the scheduler's list could not be read: {error}")
+    claims: dict[str, dict[int, list[str]]] = {}
+    for native, (mark, copy, _) in rows.items():
+        if copy is not None and host.native_id.fullmatch(native):
+            claims.setdefault(mark, {}).setdefault(copy, []).append(native)
+    return {
+        mark: {copy: natives[0] for copy, natives in copies.items() if len(natives) == 1}
+        for mark, copies in claims.items()
+    }, None
+
+
 def _learn(
-    host: Host, submission: str, attempts: Attempts, frames: Frames
+    host: Host, submission: str, attempts: Attempts, listed: Mapping[str, Mapping[int, str]]
 ) -> Mapping[int, str | Failure]:
     """The native ids of a submission, from its attempt's answer or, if that is missing, from the scheduler's list."""
-    copies = attempts.totals[submission]
-    batch = host.batch(submission, SubmissionSpec("unknown"), copies)
+    batch = host.batch(submission, SubmissionSpec("unknown"), attempts.totals[submission])
     if attempts.states[submission] == sandbox.ATTEMPT_DONE:
-        try:
+        with suppress(ResourceError):
             return read_natives(host, batch, attempts)
-        except ResourceError:
-            pass
-    if attempts.states[submission] in (sandbox.ATTEMPT_STAGED, sandbox.ATTEMPT_CANCELLED):
+    if attempts.states[submission] in _NOT_SUBMITTED:
         return {}
-    try:
-        listed = host.scheduler.parse_list(frames.commands("list", 1))
-    except ResourceError:
-        return {}
-    # Native ids of one submission count up with its copies.
-    mine = sorted(
-        (native for native, (mark, _) in listed.items() if mark == batch.mark),
-        key=lambda native: [int(n) for n in re.findall(r"[0-9]+", native)],
-    )
-    return dict(enumerate(mine)) if len(mine) == copies else {}
+    return listed.get(batch.mark, {})
 
 
 async def _ask_queue(
@@ -213,8 +230,8 @@ async def _ask_queue(
     parts: Mapping[JobID, JobParts],
     found: dict[JobID, JobDetails],
     failures: dict[JobID, Failure],
-) -> dict[JobID, JobParts]:
-    """Look the jobs up in the queue. Returns those that have left it."""
+) -> tuple[dict[JobID, JobParts], dict[JobID, JobDetails]]:
+    """Look the jobs up in the queue. Returns those that have left it, and what it still tells of their end."""
     script = host.script()
     script.add(
         sandbox.unknown_submissions(
@@ -236,20 +253,23 @@ async def _ask_queue(
     }
     known = {job: native for job, native in jobs.items() if job not in failures}
     if not known:
-        return {}
+        return {}, {}
     live, trouble = read_queue(host, list(known.values()), frames, "status", len(commands))
     left = {}
+    told = {}
     for job, native in known.items():
         details = live.get(native)
         if trouble is not None:
             failures[job] = trouble
         elif details is None:
             left[job] = parts[job]
+        elif details.status.is_finished:
+            left[job], told[job] = parts[job], details
         elif details.status is JobStatus.UNKNOWN:
             failures[job] = Failure(FailureCode.NOT_NOW, details.reason or "ask again")
         else:
             found[job] = details
-    return left
+    return left, told
 
 
 def read_queue(
@@ -268,36 +288,72 @@ def read_queue(
 async def _ask_ends(
     host: Host,
     left: Mapping[JobID, JobParts],
+    told: Mapping[JobID, JobDetails],
     found: dict[JobID, JobDetails],
     failures: dict[JobID, Failure],
 ) -> None:
-    """Learn how jobs that left the queue ended; the history is only asked if a record is missing."""
+    """Learn how jobs that left the queue ended; the history is only asked if nothing else tells.
+
+    What the history tells, or that it does not, is written down in one more exec, the first time only.
+    """
+    untold = {job: native_job(part) for job, part in left.items() if job not in told}
+    commands = host.scheduler.history_commands(list(untold.values())) if untold else ()
+    ends, frames = await _read_ends(host, left, told, commands)
+    words = dict(told)
+    trouble = ""
+    if commands and "history0" in frames.results:
+        undecided = {
+            job: native
+            for job, native in untold.items()
+            if (end := ends.get(_copy_of(left[job]))) is not None and not end.decided
+        }
+        try:
+            results = frames.commands("history", len(commands))
+            history = host.scheduler.parse_history(list(untold.values()), results)
+        except ResourceError as error:
+            history = {}
+            trouble = f"; the history could not be read: {error}"
+        words |= {job: history[native] for job, native in undecided.items() if native in history}
+        late = {
+            job: left[job]
+            for job in undecided
+            if ends[_copy_of(left[job])].over or (job in words and words[job].status.is_finished)
+        }
+        if late:
+            ends |= (await _read_ends(host, late, words))[0]
+    for job, part in left.items():
+        outcome = verdict(ends.get(_copy_of(part)), words.get(job), host.config.grace_s)
+        if isinstance(outcome, Failure) and outcome.code is FailureCode.NOT_NOW:
+            outcome = evolve(outcome, message=outcome.message + trouble)
+        found[job] = _details_or(outcome, failures, job)
+
+
+async def _read_ends(
+    host: Host,
+    jobs: Mapping[JobID, JobParts],
+    words: Mapping[JobID, JobDetails],
+    history: Sequence[Command] = (),
+) -> tuple[dict[tuple[str, int], End], Frames]:
+    """Write down the scheduler's words where they decide, and read how the jobs ended; ask the history if nothing tells."""
     script = host.script()
     script.add(
         sandbox.read_ends(
-            ((part.submission, part.copy) for part in left.values()), host.config.grace_s
+            map(_copy_of, jobs.values()),
+            host.config.grace_s,
+            words={
+                _copy_of(part): write_word(words[job])
+                for job, part in jobs.items()
+                if job in words and words[job].status.is_finished
+            },
+            last=not history,
         )
     )
-    jobs = {job: native_job(part) for job, part in left.items()}
-    commands = host.scheduler.history_commands(list(jobs.values()))
-    if commands:
+    if history:
         script.add('if [ -n "$undecided" ]; then')
-        script.run_all("history", commands)
+        script.run_all("history", history)
         script.add("fi")
     frames = await host.run(script)
-    ends = parse_ends(frames.lines)
-    history: Mapping[NativeJob, JobDetails] = {}
-    if commands and "history0" in frames.results:
-        try:
-            results = frames.commands("history", len(commands))
-            history = host.scheduler.parse_history(list(jobs.values()), results)
-        except ResourceError:
-            history = {}
-    for job, part in left.items():
-        outcome = verdict(
-            ends.get((part.submission, part.copy)), history.get(jobs[job]), host.config.grace_s
-        )
-        found[job] = _details_or(outcome, failures, job)
+    return parse_ends(frames.lines), frames
 
 
 async def only_finished(
@@ -316,6 +372,10 @@ async def only_finished(
                 FailureCode.NOT_FINISHED, f"it is {details[job].status}; wait, or kill it first"
             )
     return finished
+
+
+def _copy_of(part: JobParts) -> tuple[str, int]:
+    return part.submission, part.copy
 
 
 def native_job(part: JobParts) -> NativeJob:

@@ -77,17 +77,24 @@ async def kill_jobs(
             continue
         elif trouble is not None:
             failures[job] = trouble
-        elif jobs[job] in live:
-            state = live[jobs[job]].native_state or live[jobs[job]].status
+        elif (details := live.get(jobs[job])) is not None and not _is_ending(details):
+            state = details.native_state or details.status
             failures[job] = Failure(
                 FailureCode.NOT_NOW, f"it was told to end and is still {state}; kill it again"
             )
         else:
             note = "it was killed before" if key in said["marked"] else None
+            if details is not None and not details.status.is_finished:
+                note = "it is ending"
             outcomes[job] = OpOutcome(ok=True, note=note)
     rest = {job: part for job, part in bare.items() if job not in failures and job not in outcomes}
     if rest:
         await _kill_bare(host, rest, outcomes, failures)
+
+
+def _is_ending(details: JobDetails) -> bool:
+    """It has ended, or the scheduler is busy ending it: nothing is left to be killed."""
+    return details.status.is_finished or details.ended_at is not None
 
 
 async def _kill_bare(

@@ -5,6 +5,7 @@
     <root>/<submission>/runner, inputs/, <copy>/   as the toolkit's runner has them
     <root>/<submission>/attempt/   the one attempt to submit: owner, N.in, N.out, N.err, N.code, done
     <root>/<submission>/<copy>/gone   when it was first seen to have left the queue without a record of its end
+    <root>/<submission>/<copy>/ended  how it ended, as far as that is the scheduler's word: one line, so that the status stays
     <root>/<submission>/<copy>/lost   the grace is over: a record that appears later is not believed, so that the status stays
 
 The payload runs in the same account and can forge all of it: it is daemon output, not truth to trust. Only names that were parsed
@@ -15,7 +16,9 @@ Pure: text in, text out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
+from typing import Final
 
 from intercede.core import Command, CopyVars, SubmissionSpec
 from intercede.toolkit import print_data, quote, quote_pattern
@@ -32,6 +35,7 @@ __all__ = [
     "TAR_NONE",
     "UNPACK_TAR",
     "attempt",
+    "attempt_input",
     "enter",
     "make_root",
     "mark_killed",
@@ -186,10 +190,15 @@ echo "$(uname -n) $$ ${20}" > "$a/owner"
 """
 
 
+def attempt_input(number: int) -> str:
+    """Where in the submission's sandbox a command's input lies, while it is submitted and after."""
+    return f"attempt/{number}.in"
+
+
 def attempt(submission: str, commands: Sequence[Command], wait_s: float) -> str:
     """Claim the one attempt and run the scheduler's commands; or, if it is claimed, wait for it. Then show it."""
     inputs = "".join(
-        f"{print_data(command.stdin)} > {submission}/attempt/{number}.in\n"
+        f"{print_data(command.stdin)} > {submission}/{attempt_input(number)}\n"
         for number, command in enumerate(commands)
     )
     run = "".join(
@@ -257,47 +266,90 @@ done
 """
 
 
-def read_ends(jobs: Iterable[tuple[str, int]], grace_s: float, *, left: bool = True) -> str:
-    """Say how jobs ended. Sets `$undecided` if a job has no record of its end.
-
-    Args:
-        jobs: Submission and copy.
-        grace_s: After it a job without a record is lost.
-        left: They are known to have left the queue: when that was seen first is written down. Otherwise nothing is.
-    """
-    left_alone = "" if left else 'echo "none $j $cancelled 0"; continue'
-    return f"""\
-{_ATTEMPT_STATE}
-now=$(date +%s)
-undecided= of=
-frame say
-for j in {_directories(jobs)}; do
-  if [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j"; continue; fi
-  record=
-  [ -e "$j/lost" ] || {{ IFS= read -r record < "$j/exit"; }} 2>/dev/null
-  if [ -n "$record" ]; then printf '%s\\n' "exit $j $record"; continue; fi
-  undecided=yes
-  cancelled=no; [ ! -e "$j/cancel" ] || cancelled=yes
+_TELL_END: Final = """\
+# keep J LINE: writes down how a job ended; sets $ended to what is written.
+keep() {
+  { printf '%s\\n' "$2" > "$1/ended.$nonce" && mv "$1/ended.$nonce" "$1/ended"; } 2>/dev/null || rm -f "$1/ended.$nonce"
+  { IFS= read -r ended < "$1/ended"; } 2>/dev/null
+}
+# tell J [LINE]: how a job ended. LINE is what the scheduler says of that; where it decides, it is written down.
+tell() {
+  if [ -h "$1" ] || [ ! -d "$1" ]; then echo "absent $1"; return 0; fi
+  record= ended= lost=
+  { IFS= read -r ended < "$1/ended"; } 2>/dev/null
+  if [ -e "$1/lost" ]; then lost=yes; else { IFS= read -r record < "$1/exit"; } 2>/dev/null; fi
+  if [ -n "$2" ] && [ -z "$lost$ended" ]; then
+    case $record in
+      '') [ -e "$1/cancel" ] || keep "$@";;
+      *" cancelled=yes "*" end"*|*" limit="[!-]*" end"*) ;;
+      "code=0 "*" told=TERM "*" end"*) case $2 in '{"status":"finished-unknown",'*) ;; *) keep "$@";; esac;;
+      "code=0 "*" end"*|*" told=TERM "*" end"*) case $2 in '{"status":"failed",'*|'{"status":"cancelled",'*) keep "$@";; esac;;
+      *" end"*) ;;
+      *) keep "$@";;
+    esac
+  fi
+  # A payload may have written them.
+  [ -z "$ended" ] || printf 'ended %s %.10000s\\n' "$1" "$ended"
+  if [ -n "$record" ]; then printf 'exit %s %.1000s\\n' "$1" "$record"; return 0; fi
+  cancelled=no; [ ! -e "$1/cancel" ] || cancelled=yes
+  if [ -n "$ended" ]; then echo "none $1 $cancelled 0"; return 0; fi
+  if [ -n "$lost" ]; then echo "none $1 $cancelled lost"; return 0; fi
+  [ -n "$2" ] || [ "$cancelled" = yes ] || undecided=yes
   # What may still be on its way to the scheduler has not left the queue.
-  s=${{j%/*}}
+  s=${1%/*}
   if [ "$s" != "$of" ]; then attempt_state "$s"; of=$s; fi
-  case $attempt in staged|open) echo "none $j $cancelled 0"; continue;; esac
-  {left_alone}
-  if ! {{ read -r since < "$j/gone"; }} 2>/dev/null; then
+  case $attempt in staged|open) echo "none $1 $cancelled 0"; return 0;; esac
+  if [ -z "$left" ]; then echo "none $1 $cancelled 0"; return 0; fi
+  if ! { read -r since < "$1/gone"; } 2>/dev/null; then
     since=$now
-    {{ echo "$now" > "$j/gone"; }} 2>/dev/null
+    { echo "$now" > "$1/gone"; } 2>/dev/null
   fi
   case $since in ''|*[!0-9]*) since=$now;; esac
   age=$((now - since))
-  if [ ! -e "$j/lost" ] && {{ [ "$cancelled" = yes ] || [ "$age" -ge {int(grace_s + 0.999)} ]; }}; then
-    {{ true > "$j/lost"; }} 2>/dev/null
-    # It may have been written while we looked.
-    record=; {{ IFS= read -r record < "$j/exit"; }} 2>/dev/null
-    if [ -n "$record" ]; then rm -f "$j/lost"; printf '%s\\n' "exit $j $record"; continue; fi
+  if [ "$cancelled" = no ]; then
+    # Both ends were cut to whole seconds: it may be one less.
+    if [ "$age" -le "$grace" ]; then echo "none $1 no $age"; return 0; fi
+    if [ -z "$last" ]; then echo "none $1 no over"; return 0; fi
   fi
-  echo "none $j $cancelled $age"
-done
+  { true > "$1/lost"; } 2>/dev/null
+  # It may have been written while we looked.
+  { IFS= read -r record < "$1/exit"; } 2>/dev/null
+  if [ -n "$record" ]; then rm -f "$1/lost"; printf 'exit %s %.1000s\\n' "$1" "$record"; return 0; fi
+  echo "none $1 $cancelled lost"
+}
 """
+
+
+def read_ends(
+    jobs: Iterable[tuple[str, int]],
+    grace_s: float,
+    *,
+    words: Mapping[tuple[str, int], str] | None = None,
+    left: bool = True,
+    last: bool = True,
+) -> str:
+    """Say how jobs ended. Sets `$undecided` if of a job neither the sandbox nor the scheduler tells.
+
+    Args:
+        jobs: Submission and copy.
+        grace_s: After it a job of which nothing tells how it ended is lost.
+        words: What the scheduler says of their ends: a line of JSON each, as `write_word` makes it.
+        left: They are known to have left the queue: when that was seen first is written down. Otherwise nothing is.
+        last: Nobody else can be asked. Otherwise no job is lost yet.
+    """
+    by_line: dict[str, list[tuple[str, int]]] = {}
+    for job in jobs:
+        by_line.setdefault((words or {}).get(job, ""), []).append(job)
+    tell = "".join(
+        f'for j in {_directories(told)}; do tell "$j" {quote(line)}; done\n'
+        for line, told in by_line.items()
+    )
+    return f"""\
+{_ATTEMPT_STATE}{_TELL_END}
+now=$(date +%s)
+undecided= of= left={"yes" if left else ""} last={"yes" if last else ""} grace={ceil(grace_s)}
+frame say
+{tell}"""
 
 
 def staged_counts(resource: str) -> str:
@@ -319,6 +371,9 @@ done
 
 # ---------------------------------------------------------------- kill and purge
 
+#: Something is written down of the end of `$j`.
+_HAS_ENDED: Final = '[ -e "$j/exit" ] || [ -e "$j/ended" ] || [ -e "$j/lost" ]'
+
 
 def mark_killed(jobs: Iterable[tuple[str, int]]) -> str:
     """Write the marks of our kill, before the scheduler hears of it; say what needs none.
@@ -329,7 +384,7 @@ def mark_killed(jobs: Iterable[tuple[str, int]]) -> str:
 frame say
 for j in {_directories(jobs)}; do
   if [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j"
-  elif [ -e "$j/exit" ] || [ -e "$j/lost" ]; then echo "ended $j"
+  elif {_HAS_ENDED}; then echo "ended $j"
   elif [ -f "$j/cancel" ]; then echo "marked $j"
   elif ! {{ true > "$j/cancel"; }} 2>/dev/null; then echo "unmarked $j"
   fi
@@ -345,14 +400,14 @@ done
 
 
 def purge(jobs: Iterable[tuple[str, int]], resource: str, *, ended: bool) -> str:
-    """Remove the copies that have ended; say which have no record of their end.
+    """Remove the copies that have ended; say of which nothing tells that they have.
 
     Args:
         jobs: Submission and copy.
         resource: Whose.
         ended: It is known that they have ended, whatever the sandbox says.
     """
-    condition = "true" if ended else '[ -e "$j/exit" ]'
+    condition = "true" if ended else _HAS_ENDED
     return f"""\
 frame say
 said=
@@ -464,7 +519,7 @@ def stream_output(
         ended: As for `purge`.
         pack: Sends the files whose names come on its input, each with a NUL, in shell.
     """
-    condition = "true" if ended else '[ -e "$j/exit" ]'
+    condition = "true" if ended else _HAS_ENDED
     by_submission: dict[str, list[int]] = {}
     for submission, copy in jobs:
         by_submission.setdefault(submission, []).append(copy)

@@ -16,6 +16,7 @@ import anyio.to_thread
 from attrs import evolve
 
 from intercede.core import (
+    Command,
     ConnectionLost,
     CopyVars,
     DryRun,
@@ -61,19 +62,22 @@ _WORD_SHOWN: Final = 300
 
 async def _plan(
     host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]
-) -> tuple[StagedBatch, list[Source], list[str]]:
-    """Check everything that can be checked before anything is changed (S6)."""
+) -> tuple[StagedBatch, Sequence[Command], list[Source], list[str]]:
+    """Check everything that can be checked before anything is changed (S6); the commands are those that would submit."""
     _check_sandbox(spec, variants)
     sources, directories = await anyio.to_thread.run_sync(collect_sources, spec)
     _check_secrets(variants, spec, [source.name for source in sources], directories)
     await host.connect()
     host.scheduler.check(spec, host.facts)
-    return host.batch(new_submission(), spec, len(variants)), sources, directories
+    batch = host.batch(new_submission(), spec, len(variants))
+    # What depends on the number of copies is refused here.
+    commands = host.scheduler.submit_commands(batch, host.facts)
+    return batch, commands, sources, directories
 
 
 async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]) -> Submission:
     """Check, stage, submit; see `Submitter.submit`."""
-    batch, sources, directories = await _plan(host, spec, variants)
+    batch, commands, sources, directories = await _plan(host, spec, variants)
     files = _generated(host, batch, variants)
     end_mark = Script().nonce
     tarred = host.tar != sandbox.TAR_NONE
@@ -86,18 +90,22 @@ async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars])
         if isinstance(error, (ConnectionLost, OperationTimeout)):
             error.may_have_run = False  # what may have run is the staging: nothing was submitted
         raise
-    return await _attempt(host, batch)
+    return await _attempt(host, batch, commands)
 
 
 async def dry_run(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]) -> DryRun:
     """The same checks, and what would be sent."""
-    batch, sources, directories = await _plan(host, spec, variants)
+    batch, commands, sources, directories = await _plan(host, spec, variants)
     blanked = [evolve(variant, secrets=dict.fromkeys(variant.secrets, b"")) for variant in variants]
     files = _generated(host, batch, blanked)
-    commands = host.scheduler.submit_commands(batch, host.facts)
+    scripts = {
+        sandbox.attempt_input(number): command.stdin
+        for number, command in enumerate(commands)
+        if command.stdin
+    }
     return DryRun(
         command="\n".join(" ".join(_shown(word) for word in command.argv) for command in commands),
-        files={name: content for name, (content, _) in files.items()},
+        files={name: content for name, (content, _) in files.items()} | scripts,
         details={
             "directory": batch.directory,
             "copies": str(len(variants)),
@@ -206,13 +214,13 @@ async def _clear_up(host: Host, submission: str, copies: Iterable[int] | None = 
             return  # a part is swept by a later submit; what is whole is found by its tag
 
 
-async def _attempt(host: Host, batch: StagedBatch) -> Submission:
+async def _attempt(host: Host, batch: StagedBatch, commands: Sequence[Command]) -> Submission:
     """Submit exactly once: whoever comes second reads what the first one got (S9)."""
     deadline = anyio.current_time() + host.config.submit_deadline_s
     may_have_run = False
     while True:
         try:
-            attempts = await _try_attempt(host, batch, deadline - anyio.current_time())
+            attempts = await _try_attempt(host, batch, commands, deadline - anyio.current_time())
         except InterCEdeError as error:
             may_have_run = may_have_run or _may_have_run(error)
             is_passing = isinstance(error, (ConnectionLost, OperationTimeout, ResourceError))
@@ -246,8 +254,9 @@ def _may_have_run(error: InterCEdeError) -> bool:
     return isinstance(error, ResourceError)
 
 
-async def _try_attempt(host: Host, batch: StagedBatch, left_s: float) -> Attempts:
-    commands = host.scheduler.submit_commands(batch, host.facts)
+async def _try_attempt(
+    host: Host, batch: StagedBatch, commands: Sequence[Command], left_s: float
+) -> Attempts:
     script = host.script()
     wait_s = min(_ATTEMPT_WAIT_S, max(left_s / 2, _ATTEMPT_PAUSE_S))
     script.add(sandbox.attempt(batch.submission, commands, wait_s))

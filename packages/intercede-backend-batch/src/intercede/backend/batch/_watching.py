@@ -40,8 +40,8 @@ async def count(host: Host) -> JobCounts:
     if "absent" in frames.lines:
         return JobCounts(0, 0)
     listed = host.scheduler.parse_list(frames.commands("list", len(commands)))
-    marks = {mark for mark, _ in listed.values()}
-    statuses = [status for _, status in listed.values() if not status.is_finished]
+    marks = {mark for mark, _, _ in listed.values()}
+    statuses = [status for _, _, status in listed.values() if not status.is_finished]
     running = statuses.count(JobStatus.RUNNING)
     staged = 0
     for line in lines_after(frames.lines, "staged "):

@@ -5,6 +5,7 @@ Pure: commands out, text in. The program that the commands run is in `_program`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -190,12 +191,12 @@ class DirectScheduler:
         """List the copies that wait or run on this host."""
         return (_command("list", mark_prefix),)
 
-    def parse_list(self, results: Results) -> Mapping[str, tuple[str, JobStatus]]:
-        """By native id: mark and status."""
+    def parse_list(self, results: Results) -> Mapping[str, tuple[str, int | None, JobStatus]]:
+        """By native id: mark, copy and status."""
         return {
-            words[0]: (words[1], _STATES[words[2]])
+            words[0]: (words[1], int(words[0].rpartition(".")[2]), _STATES[words[2]])
             for words in _lines(results)
-            if len(words) == 3 and words[2] in _STATES
+            if len(words) == 3 and words[2] in _STATES and re.fullmatch(self.native_id, words[0])
         }
 
 

@@ -1,0 +1,277 @@
+"""A cluster's work over SSH: 1,000 copies submitted, 10,000 polled, the output of 1,000 fetched, 10,000 killed, beside Slurm's own commands
+through OpenSSH's `ssh`.
+
+Both have a connection already, to the same account of the same cluster. Jobs that are only submitted, counted and killed are held, so that
+no turn shares the machine with the jobs of the one before.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+from attrs import frozen
+
+from intercede.backend.batch import BatchBackend
+from intercede.core import (
+    CredentialProvider,
+    JobID,
+    JobStatus,
+    OutputSpec,
+    Submission,
+    SubmissionSpec,
+    registry,
+)
+from stacks._life import Running, running
+from stacks._manifest import stacks
+
+from ._measure import Case, Row, Side, measure
+
+__all__ = ["rows"]
+
+_STACK: Final = "slurm-wide-forky"
+_ACCOUNT: Final = "plain"
+_FEW: Final = 1_000
+_MANY: Final = 10_000
+#: What one array may hold there.
+_ARRAY: Final = 1_000
+_PATIENCE_S: Final = 600.0
+#: What each job writes whose output is fetched: 10 kB, and a word on stdout.
+_PAYLOAD: Final = "head -c 10240 /dev/zero >result; echo done"
+
+
+async def rows(rounds: int, tell: Callable[[str], None]) -> Sequence[Row]:
+    """Measure the four of them, on a stack that is up."""
+    there = running(stacks()[_STACK])
+    found = []
+    with (
+        tempfile.TemporaryDirectory(prefix="intercede-bench-") as folder,
+        _connection(there, Path(folder)) as ssh,
+    ):
+        async with (
+            there.way.credentials(there.folder)() as credentials,
+            _backend(there, credentials, "held", options=["--hold"]) as held,
+            _backend(there, credentials, "live") as live,
+        ):
+            bench = _Bench(ssh, held, live, Path(folder))
+            for case in (bench.submit, bench.poll, bench.fetch, bench.kill):
+                async with case() as sides:
+                    found.append(await measure(sides, rounds, tell))
+    return found
+
+
+@contextmanager
+def _connection(there: Running, place: Path) -> Iterator[list[str]]:
+    """OpenSSH's `ssh` to the account, on a connection that is open already."""
+    client = ["ssh", "-F", f"{there.folder}/ssh_config", "-o", f"ControlPath={place}/master"]
+    host = f"{_ACCOUNT}@{there.stack.id}"
+    subprocess.run(
+        [*client, "-o", "ControlMaster=yes", "-N", "-f", host], check=True, stdin=subprocess.DEVNULL
+    )
+    try:
+        yield [*client, host]
+    finally:
+        subprocess.run([*client, "-O", "exit", host], check=True)
+
+
+@asynccontextmanager
+async def _backend(
+    there: Running, credentials: CredentialProvider, name: str, **keys: Any
+) -> AsyncIterator[BatchBackend]:
+    config = {
+        "name": name,
+        "transport": there.way.config(there.stack, there.folder, there.port, _ACCOUNT),
+        "scheduler": {"type": "slurm", **keys},
+    }
+    ce = registry.backend(config, credentials)
+    assert isinstance(ce, BatchBackend)
+    async with ce:
+        yield ce
+
+
+@frozen
+class _Bench:
+    """Who does the work.
+
+    Attributes:
+        ssh: The command that runs another one on the host.
+        held: Submits jobs that do not start.
+        live: Submits jobs that do.
+        place: A folder of our own.
+    """
+
+    ssh: Sequence[str]
+    held: BatchBackend
+    live: BatchBackend
+    place: Path
+
+    @asynccontextmanager
+    async def submit(self) -> AsyncIterator[Case]:
+        """From the specification to the ids. Ours stages a sandbox for each copy."""
+        made: list[Submission] = []
+
+        async def ours() -> None:
+            made.append(await self.held.submit(_nothing(), _FEW))
+
+        async def ours_came() -> None:
+            assert (await self.held.counts()).waiting == _FEW
+            await self._away(made.pop())
+
+        async def raw() -> None:
+            await self._array(_FEW)
+
+        async def raw_came() -> None:
+            assert len(await self._queue()) == _FEW
+            await self._empty()
+
+        yield Case(
+            "1,000 copies submitted",
+            Side("interCEde", ours, ours_came),
+            [Side("sbatch", raw, raw_came)],
+        )
+
+    @asynccontextmanager
+    async def poll(self) -> AsyncIterator[Case]:
+        """From the ids to where each job is."""
+        submission = await self.held.submit(_nothing(), _MANY)
+        submission.raise_for_failures()
+        ids = [handle.id for handle in submission.handles]
+        arrays = ",".join(dict.fromkeys(row.partition("_")[0] for row in await self._queue()))
+        seen: list[int] = []
+
+        async def ours() -> None:
+            statuses = await self.held.status(ids)
+            seen.append(list(statuses.values()).count(JobStatus.HELD))
+
+        async def raw() -> None:
+            said = await self._run(f"squeue -h -r -j {arrays} -o '%i %T'")
+            seen.append(said.count(b" PENDING\n"))
+
+        async def all_seen() -> None:
+            assert seen.pop() == _MANY
+
+        yield Case(
+            "10,000 polled",
+            Side("interCEde", ours, all_seen),
+            [Side("squeue", raw, all_seen)],
+        )
+        await self._away(submission)
+
+    @asynccontextmanager
+    async def fetch(self) -> AsyncIterator[Case]:
+        """From the host to files here: three of each job."""
+        spec = SubmissionSpec("sh", ["-c", _PAYLOAD], resident=True, outputs=OutputSpec(["result"]))
+        submission = await self.live.submit(spec, _FEW)
+        submission.raise_for_failures()
+        ids = [handle.id for handle in submission.handles]
+        await self._ended(ids)
+        directory = submission.handles[0].metadata["directory"].rpartition("/")[0]
+        here = self.place / "here"
+
+        async def ours() -> None:
+            (await self.live.fetch_output(ids, here)).raise_for_failures()
+
+        async def raw() -> None:
+            names = "[0-9]*/stdout [0-9]*/stderr [0-9]*/work/result"
+            remote = shlex.join([*self.ssh, f"cd {shlex.quote(directory)} && tar -cf - {names}"])
+            await anyio.run_process(["sh", "-c", f"mkdir {here} && {remote} | tar -C {here} -xf -"])
+
+        async def all_here() -> None:
+            await anyio.to_thread.run_sync(_check_output, here)
+
+        yield Case(
+            "1,000 jobs' outputs fetched",
+            Side("interCEde", ours, all_here),
+            [Side("ssh tar", raw, all_here)],
+        )
+        (await self.live.purge(ids)).raise_for_failures()
+
+    @asynccontextmanager
+    async def kill(self) -> AsyncIterator[Case]:
+        """From the ids to an empty queue. Each turn has new jobs; only the kill is timed."""
+        made: list[Submission] = []
+
+        async def submitted() -> None:
+            for submission in made:
+                await self._away(submission)
+            made.clear()
+            made.append(await self.held.submit(_nothing(), _MANY))
+
+        async def ours() -> None:
+            ids = [handle.id for handle in made[0].handles]
+            (await self.held.kill(ids)).raise_for_failures()
+
+        async def by_user() -> None:
+            await self._run(f"scancel -u {_ACCOUNT}")
+
+        async def all_gone() -> None:
+            assert not await self._queue()
+            await submitted()
+
+        await submitted()
+        yield Case(
+            "10,000 killed",
+            Side("interCEde", ours, all_gone),
+            [Side("scancel -u", by_user, all_gone)],
+        )
+        await self._away(made[0])
+
+    async def _run(self, command: str, stdin: bytes = b"") -> bytes:
+        result = await anyio.run_process([*self.ssh, command], input=stdin)
+        return result.stdout
+
+    async def _array(self, copies: int) -> None:
+        script = b"#!/bin/sh\nexec true\n"
+        for first in range(0, copies, _ARRAY):
+            tasks = min(_ARRAY, copies - first)
+            await self._run(
+                f"sbatch --parsable --hold --array=0-{tasks - 1} --output=/dev/null", script
+            )
+
+    async def _queue(self) -> list[str]:
+        """The ids of the account's jobs that wait or run."""
+        return (await self._run(f"squeue -h -r -u {_ACCOUNT} -o %i")).decode().split()
+
+    async def _empty(self) -> None:
+        await self._run(f"scancel -u {_ACCOUNT}")
+        with anyio.fail_after(_PATIENCE_S):
+            while True:
+                if not await self._queue():
+                    break
+                await anyio.sleep(0.2)
+
+    async def _away(self, submission: Submission) -> None:
+        """Leave nothing of held jobs."""
+        ids = [handle.id for handle in submission.handles]
+        (await self.held.kill(ids)).raise_for_failures()
+        (await self.held.purge(ids)).raise_for_failures()
+
+    async def _ended(self, ids: Sequence[JobID]) -> None:
+        with anyio.fail_after(_PATIENCE_S):
+            while True:
+                statuses = set((await self.live.status(ids)).values())
+                if all(status.is_finished for status in statuses):
+                    break
+                await anyio.sleep(1)
+        assert statuses == {JobStatus.SUCCESSFUL}
+
+
+def _nothing() -> SubmissionSpec:
+    return SubmissionSpec("true", resident=True)
+
+
+def _check_output(here: Path) -> None:
+    """All of it came; make room for the next turn."""
+    results = [file.stat().st_size for file in here.rglob("result")]
+    assert results == [10240] * _FEW
+    words = [file.read_bytes() for file in here.rglob("stdout")]
+    assert words == [b"done\n"] * _FEW
+    shutil.rmtree(here)
