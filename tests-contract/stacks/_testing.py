@@ -42,8 +42,6 @@ class TestBackend(BackendContract):
 }
 _SETTINGS: Final = """\
 [pytest]
-asyncio_default_fixture_loop_scope = function
-asyncio_mode = strict
 faulthandler_timeout = 600
 faulthandler_exit_on_timeout = true
 """
@@ -88,6 +86,7 @@ def held(stack: Stack, options: Sequence[str]) -> Found:
             [
                 *(sys.executable, "-m", "pytest"),
                 *("-p", "intercede.contract.plugin", "-p", "no:cacheprovider"),
+                *("-p", "no:asyncio", "-p", "no:anyio"),
                 f"--config-file={folder / 'pytest.ini'}",
                 f"--rootdir={folder}",
                 f"--basetemp={folder / 'tmp'}",
