@@ -36,11 +36,7 @@ for name, (families, emptied) in {choice!r}.items():
     members = {{"resource": told_of(name), "families": families, "emptied": emptied}}
     globals()[f"Test{{name}}"] = type(f"Test{{name}}", (contract_of(name),), members)
 '''
-_SETTINGS: Final = """\
-[pytest]
-asyncio_default_fixture_loop_scope = function
-asyncio_mode = strict
-"""
+_SETTINGS: Final = "[pytest]\n"
 #: Where this package is imported from.
 HERE: Final = Path(__file__).resolve().parents[1]
 #: As an installer would record it, so that the registry finds the liars.
@@ -155,7 +151,7 @@ def run(
             "--tb=short",
             "-q",
             *("-p", "intercede.contract.plugin", "-p", "liars._watching"),
-            *("-p", "no:cacheprovider", "-p", "no:randomly"),
+            *("-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:asyncio", "-p", "no:anyio"),
             f"--basetemp={place / 'tmp'}",
             str(module),
             *options,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Generator
 from typing import Final
@@ -36,16 +35,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         fits = not families or any(rule.startswith(families) for rule in rules)
         (chosen if fits else others).append(item)
         if item.originalname == getattr(item.cls, "emptied", None):
-            item.obj = _empty if inspect.iscoroutinefunction(item.obj) else _empty_at_once
+            item.obj = _empty
     items[:] = chosen
     config.hook.pytest_deselected(items=others)
 
 
-async def _empty(**_: object) -> None:
-    """A test without a body."""
-
-
-def _empty_at_once(**_: object) -> None:
+def _empty(**_: object) -> None:
     """A test without a body."""
 
 

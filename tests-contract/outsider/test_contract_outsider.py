@@ -97,7 +97,7 @@ def empty(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def furnished(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with what the outsider's tests need, a rival, and what other projects may have."""
     folder = tmp_path_factory.mktemp("furnished")
-    others = ("intercede-scheduler-direct", "anyio", "pytest-xdist")
+    others = ("intercede-scheduler-direct", "anyio", "pytest-asyncio", "pytest-xdist")
     return environment(folder, wheels, "intercede-outsider[test]", *others)
 
 
@@ -228,7 +228,8 @@ def test_the_outsiders_own_tests_are_ten_lines_each_and_green(
     for module in (project / "tests").glob("test_*.py"):
         _docstring, *code = filter(None, module.read_text().splitlines())
         assert len(code) <= 10, module
-    succeed(furnished / "python", "-m", "pytest", "-q", "-n", "2", "tests", cwd=project)
+    options = ("-q", "-n", "2", "-p", "no:asyncio", "-W", "error")
+    succeed(furnished / "python", "-m", "pytest", *options, "tests", cwd=project)
 
 
 def test_the_outsider_shadows_a_built_in_with_a_warning_until_one_is_preferred(
@@ -273,6 +274,23 @@ assert asyncio.get_event_loop_policy()._local._loop is None
     succeed(empty / "python", "-I", "-W", "ignore", "-c", program, cwd=tmp_path)
 
 
+_ANYIO: Final = """
+import anyio
+import pytest
+
+@pytest.fixture(params=["asyncio"])
+def anyio_backend(request):
+    return request.param
+
+@pytest.fixture
+async def opened(anyio_backend):
+    async with anyio.create_task_group() as group:
+        yield group
+
+@pytest.mark.anyio
+async def test_a_task_group_spans_fixture_and_test(opened):
+    opened.start_soon(anyio.sleep, 0)
+"""
 #: Tests of projects that do not use the suite, with what is in their pytest.ini.
 _STRANGERS: Final = {
     "plain": (
@@ -328,26 +346,8 @@ async def test_it_runs_with_a_mark():
     assert asyncio.get_running_loop()
 """,
     ),
-    "anyio": (
-        "asyncio_mode = strict",
-        """
-import anyio
-import pytest
-
-@pytest.fixture(params=["asyncio"])
-def anyio_backend(request):
-    return request.param
-
-@pytest.fixture
-async def opened(anyio_backend):
-    async with anyio.create_task_group() as group:
-        yield group
-
-@pytest.mark.anyio
-async def test_a_task_group_spans_fixture_and_test(opened):
-    opened.start_soon(anyio.sleep, 0)
-""",
-    ),
+    "anyio": ("asyncio_mode = strict", _ANYIO),
+    "anyio auto": ("anyio_mode = auto", _ANYIO.replace("@pytest.mark.anyio\n", "")),
 }
 
 
@@ -364,13 +364,37 @@ def test_a_project_that_does_not_use_the_suite_does_not_feel_it(
     assert "contract" not in said.replace("intercede.contract", "").replace("-contract-", "")
 
 
-@pytest.mark.parametrize("name", ["asyncio auto", "asyncio strict", "anyio"])
+def test_a_project_without_plugins_about_loops_does_not_get_one(
+    empty: Path, tmp_path: Path
+) -> None:
+    """Those are felt: they warn until they are configured, and their options are strange to a project that lacks them."""
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\naddopts = --strict-markers --strict-config\nfilterwarnings = error\n"
+    )
+    (tmp_path / "test_theirs.py").write_text(_STRANGERS["plain"][1])
+    said = succeed(empty / "python", "-m", "pytest", cwd=tmp_path)
+    assert "asyncio" not in said
+    assert "2 passed" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "mark"),
+    [
+        ("asyncio auto", ""),
+        ("asyncio strict", ""),
+        ("anyio", ""),
+        ("anyio", "pytestmark = pytest.mark.anyio"),
+        ("anyio auto", ""),
+    ],
+)
 def test_a_project_that_uses_the_suite_keeps_its_own_mode(
-    furnished: Path, tmp_path: Path, name: str
+    furnished: Path, tmp_path: Path, name: str, mark: str
 ) -> None:
     settings, module = _STRANGERS[name]
     _project(tmp_path, settings, module)
     (tmp_path / "test_mine.py").write_text(f"""
+import pytest
+{mark}
 from intercede.contract import BackendContract, Resource
 
 class TestMine(BackendContract):

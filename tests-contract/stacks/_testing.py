@@ -52,8 +52,6 @@ class TestBackend(BackendContract):
 }
 _SETTINGS: Final = """\
 [pytest]
-asyncio_default_fixture_loop_scope = function
-asyncio_mode = strict
 faulthandler_timeout = 600
 faulthandler_exit_on_timeout = true
 """
@@ -196,6 +194,7 @@ def _pytest(python: str, folder: str, options: Sequence[str]) -> list[str]:
     return [
         *(python, "-m", "pytest"),
         *("-p", "intercede.contract.plugin", "-p", "no:cacheprovider"),
+        *("-p", "no:asyncio", "-p", "no:anyio"),
         f"--config-file={folder}/{_CONFIG}",
         f"--rootdir={folder}",
         f"--basetemp={folder}/basetemp",

@@ -13,33 +13,31 @@ from intercede.core import JobBackend, SubmissionSpec, registry
 
 BACKEND = """
 from intercede.contract import BackendContract, Resource
-from intercede.contract._rules import RULES_ATTRIBUTE
+from intercede.contract._verdict import rule
 
 
 class TestMine(BackendContract):
     resource = Resource(config={config!r}, seconds=0.3)
 
+    @rule("T1")
     async def test_mine(self, bench):
         await bench.backend.counts()
         assert 1 + 1 == 3
-
-    setattr(test_mine, RULES_ATTRIBUTE, ("T1",))
 """
 
 TRANSPORT = """
 from intercede.contract import TransportContract, TransportResource
-from intercede.contract._rules import RULES_ATTRIBUTE
+from intercede.contract._verdict import rule
 from intercede.core import Command
 
 
 class TestMine(TransportContract):
     resource = TransportResource(config="local", seconds=0.3)
 
+    @rule("X1")
     async def test_mine(self, transport):
         await transport.run(Command(("echo", "hello")))
         assert 1 + 1 == 3
-
-    setattr(test_mine, RULES_ATTRIBUTE, ("X1",))
 """
 
 
@@ -98,9 +96,7 @@ def test_a_failure_of_a_transport_shows_its_last_commands(tmp_path: Path) -> Non
 def _failure(folder: Path, module: str) -> str:
     """What is said of a test that fails."""
     (folder / "test_mine.py").write_text(module)
-    (folder / "pytest.ini").write_text(
-        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
-    )
+    (folder / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "intercede.contract.plugin"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from intercede.contract import Resource
-from intercede.contract._bench import bench_at
+from intercede.contract._bench import Bench
 from intercede.core import CredentialProvider, Password
 from intercede.toolkit import FileCredentials, StaticCredentials
 
@@ -23,7 +23,7 @@ async def said(
     credentials: Callable[[], CredentialProvider] | None, program: str, scratch: Path
 ) -> str:
     resource = Resource(config=CONFIG, other_process=True, credentials=credentials)
-    async with bench_at(resource, scratch) as bench:
+    async with Bench(resource, CONFIG, scratch) as bench:
         return await bench.in_another_process(program)
 
 

@@ -12,13 +12,12 @@ import json
 import pickle
 import sys
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 import pytest
-import pytest_asyncio
 
 from intercede.core import (
     BulkResult,
@@ -52,7 +51,7 @@ from ._probe import Probe
 from ._resource import Faults, Resource
 from ._verdict import not_observed, not_offered
 
-__all__ = ["Bench", "Gathered", "Rules", "bench_at"]
+__all__ = ["Bench", "Gathered", "Rules"]
 
 _UNIQUE: Final = "{unique}"
 #: Why a job may still be there after a purge, and is purged again.
@@ -86,6 +85,13 @@ class Bench:
         self._credentials: CredentialProvider | None = None
 
     # -------------------------------------------------------------- life
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
 
     async def open(self) -> None:
         """Make the backend of this bench."""
@@ -461,17 +467,6 @@ def _made_unique(value: Any, name: str = "") -> Any:
     return value
 
 
-@asynccontextmanager
-async def bench_at(resource: Resource, scratch: Path) -> AsyncIterator[Bench]:
-    """An open bench, cleared up at the end of the block."""
-    bench = Bench(resource, resource.config, scratch)
-    await bench.open()
-    try:
-        yield bench
-    finally:
-        await bench.close()
-
-
 class Gathered:
     """What every class of rules does, whatever the rules are about."""
 
@@ -488,8 +483,7 @@ class Rules(Gathered):
 
     resource: ClassVar[Resource]
 
-    @pytest_asyncio.fixture(loop_scope="function")
-    async def bench(self, tmp_path: Path) -> AsyncIterator[Bench]:
-        """An open bench at the resource, cleared up at the end of the test."""
-        async with bench_at(self.resource, tmp_path) as bench:
-            yield bench
+    @pytest.fixture
+    def bench(self, tmp_path: Path) -> Bench:
+        """A bench at the resource: open while a test of a rule runs, and cleared up at its end. Others open it themselves."""
+        return Bench(self.resource, self.resource.config, tmp_path)

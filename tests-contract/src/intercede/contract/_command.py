@@ -37,11 +37,7 @@ _CONTRACTS: Final = {
     "scheduler": ("SchedulerContract", "SchedulerResource"),
 }
 
-_SETTINGS = """\
-[pytest]
-asyncio_default_fixture_loop_scope = function
-asyncio_mode = strict
-"""
+_SETTINGS = "[pytest]\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,8 +105,8 @@ def _run(text: str, options: Sequence[str]) -> int:
                     "--import-mode=importlib",
                     "-p",
                     NAME,
-                    "-p",
-                    "no:cacheprovider",
+                    # What the suite does not use, where it is there.
+                    *("-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "no:anyio"),
                     "-rN",
                     # This module has imported the package already. The assertions are in others.
                     "-W",

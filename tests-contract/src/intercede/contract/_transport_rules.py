@@ -7,12 +7,11 @@ import os
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import pytest
-import pytest_asyncio
 
 from intercede.core import (
     Command,
@@ -70,11 +69,10 @@ class TransportRules(Gathered):
         """Keep the last commands, for whoever has to understand a failure."""
         self.crossed = crossing()
 
-    @pytest_asyncio.fixture(loop_scope="function")
-    async def transport(self) -> AsyncIterator[Transport]:
-        """An open transport."""
-        async with self._opened(self.resource.config) as transport:
-            yield transport
+    @pytest.fixture
+    def transport(self) -> AbstractAsyncContextManager[Transport]:
+        """A transport: open while a test of a rule runs."""
+        return self._opened(self.resource.config)
 
     @asynccontextmanager
     async def _opened(self, config: str | Mapping[str, Any]) -> AsyncIterator[Transport]:

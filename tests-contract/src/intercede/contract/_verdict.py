@@ -1,7 +1,8 @@
 """How a test of the suite says which rule it tests, and that it could not be decided.
 
 Rules travel as an attribute of the test, not as a mark of pytest: a mark must be registered before collection, and a stranger's project
-that runs with `--strict-markers` would have to know of ours.
+that runs with `--strict-markers` would have to know of ours. Likewise asynchronous tests bring their own loop: a plugin that would run
+them has modes, marks and scopes, which are the project's.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, NoReturn, TypeVar, cast
 
 import pytest
@@ -22,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def rule(*names: str) -> Callable[[F], F]:
-    """Declare which rules a test tests; an asynchronous one also gets its loop scope and an end to its patience.
+    """Declare which rules a test tests; an asynchronous one also gets a loop of its own, and an end to its patience.
 
     Args:
         names: Letters of `RULES`.
@@ -34,22 +36,51 @@ def rule(*names: str) -> Callable[[F], F]:
         RULES[name]
 
     def declare(test: F) -> F:
-        marked: Any = test
-        if inspect.iscoroutinefunction(test):
-            marked = pytest.mark.asyncio(loop_scope="function")(_with_an_end(test))
+        marked: Any = _in_a_loop(test) if inspect.iscoroutinefunction(test) else test
         setattr(marked, RULES_ATTRIBUTE, names)
         return cast("F", marked)
 
     return declare
 
 
-def _with_an_end(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    @functools.wraps(test)
-    async def timed(self: Any, *args: Any, **kwargs: Any) -> None:
-        async with asyncio.timeout(self.resource.test_limit_s):
-            await test(self, *args, **kwargs)
+def _in_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """The test as a plain function, that no plugin takes for its own. What it is given and can be opened is open while it runs."""
 
-    return timed
+    @functools.wraps(test)
+    def run(self: Any, **given: Any) -> None:
+        __tracebackhide__ = True
+        # A loop that is made so is nobody else's current loop.
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            runner.run(
+                _opened_for(functools.partial(test, self), self.resource.test_limit_s, given)
+            )
+
+    return run
+
+
+async def _opened_for(
+    test: Callable[..., Awaitable[None]], limit_s: float, given: Mapping[str, Any]
+) -> None:
+    stack = AsyncExitStack()
+    try:
+        opened = {
+            name: await stack.enter_async_context(thing)
+            if isinstance(thing, AbstractAsyncContextManager)
+            else thing
+            for name, thing in given.items()
+        }
+        async with asyncio.timeout(limit_s):
+            await test(**opened)
+    except (Exception, pytest.fail.Exception) as error:
+        try:
+            await stack.aclose()
+        except Exception as another:  # the test's own failure is what has to be told
+            error.add_note(f"clearing up failed, too: {another!r}")
+        raise
+    except BaseException:  # not decided, or interrupted
+        await stack.aclose()
+        raise
+    await stack.aclose()
 
 
 def not_offered(ability: str) -> NoReturn:
