@@ -28,8 +28,10 @@ from intercede.core import (
     NativeJob,
     OutputSpec,
     ResourceError,
+    Results,
     SpecRefused,
     StagedBatch,
+    SubmissionSpec,
     SubmitUncertain,
     Unreachable,
 )
@@ -563,6 +565,37 @@ async def test_what_depends_on_the_number_of_copies_is_refused_before_anything_i
                 await call(tools.script("exit 0"), 3)
         assert wire.execs == 1
         assert not root.exists()
+
+
+class Opening(DirectScheduler):
+    """Direct on a host whose queues are closed when it is first asked."""
+
+    def __init__(self) -> None:
+        super().__init__(DirectConfig(slots=1))
+        self.asked = 0
+
+    def parse_probe(self, results: Results) -> Facts:
+        self.asked += 1
+        return {**super().parse_probe(results), "open": int(self.asked > 1)}
+
+    def check(self, spec: SubmissionSpec, facts: Facts) -> None:
+        if not facts["open"]:
+            raise SpecRefused("resources.queue", "it is closed")
+
+
+async def test_a_refusal_is_not_believed_of_what_was_asked_long_ago(
+    make_backend: Any, tools: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = Opening()
+    async with make_backend(scheduler=scheduler) as ce:
+        for _ in range(2):
+            with pytest.raises(SpecRefused, match="it is closed"):
+                await ce.submit(tools.script("exit 0"))
+        assert scheduler.asked == 1
+        monkeypatch.setattr("intercede.backend.batch._host._FRESH_S", 0.0)
+        ids = tools.ids_of(await ce.submit(tools.script("exit 0")))
+        assert scheduler.asked == 2
+        assert await tools.finish(ce, ids) == [JobStatus.SUCCESSFUL]
 
 
 async def test_a_dry_run_shows_the_very_script_that_is_given_to_the_scheduler(

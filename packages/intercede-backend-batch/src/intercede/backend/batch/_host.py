@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
+from typing import Final
 
 from attrs import field, frozen
 
@@ -18,7 +20,9 @@ from ._config import BatchConfig
 
 __all__ = ["Host", "refused_root", "shown"]
 
-_STDERR_SHOWN = 2000
+_STDERR_SHOWN: Final = 2000
+#: How old an answer of the probe may be before a specification is refused because of it, in seconds.
+_FRESH_S: Final = 60.0
 
 
 @frozen
@@ -29,11 +33,13 @@ class _Probe:
         root: The sandbox root, absolute.
         tar: Which tar there is, as `PROBE_TAR` tells.
         facts: The scheduler's.
+        asked_at: When it was asked, by the monotonic clock.
     """
 
     root: str
     tar: str
     facts: Facts = field(hash=False)
+    asked_at: float
 
 
 class Host:
@@ -64,7 +70,21 @@ class Host:
                 await self.transport.__aenter__()
                 self._probe = await self._ask()
 
+    async def ask_again(self) -> bool:
+        """Probe again, since what refused a specification may have changed: a queue is opened, a limit raised.
+
+        Returns:
+            False: what is known is fresh, and nothing was asked.
+        """
+        async with self._opening:
+            assert self._probe is not None
+            if time.monotonic() - self._probe.asked_at < _FRESH_S:
+                return False
+            self._probe = await self._ask()
+            return True
+
     async def _ask(self) -> _Probe:
+        asked_at = time.monotonic()
         script = Script()
         script.add('frame say; printf "home %s\\n" "$HOME"')
         script.add(sandbox.PROBE_TAR)
@@ -79,7 +99,7 @@ class Host:
         elif not root.startswith("/"):
             root = f"{home.rstrip('/')}/{root}"
         facts = self.scheduler.parse_probe(frames.commands("probe", len(commands)))
-        return _Probe(root.rstrip("/") or "/", tar, facts)
+        return _Probe(root.rstrip("/") or "/", tar, facts, asked_at)
 
     @property
     def root(self) -> str:

@@ -68,11 +68,20 @@ async def _plan(
     sources, directories = await anyio.to_thread.run_sync(collect_sources, spec)
     _check_secrets(variants, spec, [source.name for source in sources], directories)
     await host.connect()
-    host.scheduler.check(spec, host.facts)
     batch = host.batch(new_submission(), spec, len(variants))
-    # What depends on the number of copies is refused here.
-    commands = host.scheduler.submit_commands(batch, host.facts)
+    try:
+        commands = _checked(host, batch)
+    except SpecRefused:
+        if not await host.ask_again():
+            raise
+        commands = _checked(host, batch)
     return batch, commands, sources, directories
+
+
+def _checked(host: Host, batch: StagedBatch) -> Sequence[Command]:
+    """The commands that would submit; what depends on the number of copies is refused with them."""
+    host.scheduler.check(batch.spec, host.facts)
+    return host.scheduler.submit_commands(batch, host.facts)
 
 
 async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]) -> Submission:
