@@ -164,13 +164,16 @@ async def test_small_files_are_read_many_in_one_turn_of_a_thread(
 
 
 @pytest.mark.parametrize("size", [10, 3 * 2**20])
-@pytest.mark.parametrize("change", ["grows", "shrinks", "vanishes"])
+@pytest.mark.parametrize("change", ["grows", "shrinks", "vanishes", "becomes a FIFO"])
 async def test_a_source_that_changes_is_refused(tmp_path: Path, size: int, change: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(size))
     source = Source("inputs[3].source", "a", path, size, False)
     if change == "vanishes":
         path.unlink()
+    elif change == "becomes a FIFO":
+        path.unlink()
+        os.mkfifo(path)
     else:
         os.truncate(path, size + (1 if change == "grows" else -1))
     with pytest.raises(SpecRefused, match=r"changed while|No such file") as caught:
