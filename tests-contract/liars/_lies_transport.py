@@ -385,6 +385,28 @@ class TermIsEnough(Leaves):
         await super().end(running)
 
 
+@lie("X6", "tries once more, in the background, what took too long")
+class TriesAgain(HonestTransport):
+    again: asyncio.Task[None] | None = None
+
+    async def run(self, command: Command) -> CommandResult:
+        try:
+            return await super().run(command)
+        except OperationTimeout:
+            self.again = asyncio.create_task(self._once_more(command))
+            raise
+
+    async def _once_more(self, command: Command) -> None:
+        await asyncio.sleep(0.1)
+        await super().run(evolve(command, timeout_s=60.0))
+
+    async def aclose(self) -> None:
+        if self.again is not None:
+            self.again.cancel()
+            await asyncio.wait([self.again])
+        await super().aclose()
+
+
 @lie("X6", "waits for a command for ever, whatever its time-out", "X7 X8")
 class WaitsForEver(HonestTransport):
     def time(self, running: Started) -> float:
