@@ -51,7 +51,7 @@ class JoinsByBlanks(HonestTransport):
         return shlex.quote(word) if _LOOKS_ODD & set(word) else word
 
 
-@lie("X1", "takes arguments for UTF-8")
+@lie("X1", "takes arguments for UTF-8", lacking="logins")
 class ArgumentsAreText(HonestTransport):
     def argv(self, command: Command) -> Sequence[str]:
         return [os.fsencode(word).decode(errors="replace") for word in super().argv(command)]
@@ -63,7 +63,7 @@ class StripsArguments(HonestTransport):
         return [word.rstrip("\n") for word in super().argv(command)]
 
 
-@lie("X1", "takes input for UTF-8, and leaves out what is none")
+@lie("X1", "takes input for UTF-8, and leaves out what is none", lacking="logins")
 class InputIsText(HonestTransport):
     async def feed(self, running: Started) -> None:
         text = running.command.stdin.decode(errors="ignore")
@@ -79,7 +79,7 @@ class AddsANewline(HonestTransport):
         await running.feed(first + b"\n" if whole else first, running.rest)
 
 
-@lie("X1", "forgets a command's own input when more is streamed")
+@lie("X1", "forgets a command's own input when more is streamed", lacking="logins")
 class ForgetsItsOwnInput(HonestTransport):
     async def feed(self, running: Started) -> None:
         await running.feed(b"" if running.rest else running.command.stdin, running.rest)
