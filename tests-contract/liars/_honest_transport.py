@@ -394,7 +394,7 @@ def transport_resource_of(name: str) -> TransportResource:
     """What the suite is told of this liar, or of the honest one."""
     config = {"type": "liar", "lie": name}
     shells = [shell for shell in _OTHER_SHELLS if shutil.which(shell)]
-    return Impatient(
+    resource = Impatient(
         config=config,
         seconds=0.05,
         logins={
@@ -404,3 +404,6 @@ def transport_resource_of(name: str) -> TransportResource:
         probe=LocalProbe(gettempdir()),
         faults=HonestTransportFaults(),
     )
+    liar = LIARS.get(name)
+    lacking: dict[str, Any] = {liar.lacking: None} if liar and liar.lacking else {}
+    return evolve(resource, **lacking)

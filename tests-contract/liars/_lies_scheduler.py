@@ -278,6 +278,12 @@ class UnknownWordsRun(FakeScheduler):
         return {**dict.fromkeys(unknown, JobDetails(JobStatus.RUNNING)), **found}
 
 
+@lie("N3", "does not mind that the last row has no end")
+class ReadsHalfARow(FakeScheduler):
+    def parse_list(self, results: Results) -> Listed:
+        return super().parse_list([evolve(r, stdout=r.stdout.rstrip() + b"\n") for r in results])
+
+
 @lie("N3", "hands out the ids of a submit from the last copy backwards")
 class HandsOutBackwards(FakeScheduler):
     def parse_submit(self, batch: StagedBatch, results: Results) -> Mapping[int, str | Failure]:

@@ -51,7 +51,7 @@ class JoinsByBlanks(HonestTransport):
         return shlex.quote(word) if _LOOKS_ODD & set(word) else word
 
 
-@lie("X1", "takes arguments for UTF-8")
+@lie("X1", "takes arguments for UTF-8", lacking="logins")
 class ArgumentsAreText(HonestTransport):
     def argv(self, command: Command) -> Sequence[str]:
         return [os.fsencode(word).decode(errors="replace") for word in super().argv(command)]
@@ -63,7 +63,7 @@ class StripsArguments(HonestTransport):
         return [word.rstrip("\n") for word in super().argv(command)]
 
 
-@lie("X1", "takes input for UTF-8, and leaves out what is none")
+@lie("X1", "takes input for UTF-8, and leaves out what is none", lacking="logins")
 class InputIsText(HonestTransport):
     async def feed(self, running: Started) -> None:
         text = running.command.stdin.decode(errors="ignore")
@@ -79,7 +79,7 @@ class AddsANewline(HonestTransport):
         await running.feed(first + b"\n" if whole else first, running.rest)
 
 
-@lie("X1", "forgets a command's own input when more is streamed")
+@lie("X1", "forgets a command's own input when more is streamed", lacking="logins")
 class ForgetsItsOwnInput(HonestTransport):
     async def feed(self, running: Started) -> None:
         await running.feed(b"" if running.rest else running.command.stdin, running.rest)
@@ -383,6 +383,28 @@ class TermIsEnough(Leaves):
         if not running.over:
             running.signal(signal.SIGTERM)
         await super().end(running)
+
+
+@lie("X6", "tries once more, in the background, what took too long")
+class TriesAgain(HonestTransport):
+    again: asyncio.Task[None] | None = None
+
+    async def run(self, command: Command) -> CommandResult:
+        try:
+            return await super().run(command)
+        except OperationTimeout:
+            self.again = asyncio.create_task(self._once_more(command))
+            raise
+
+    async def _once_more(self, command: Command) -> None:
+        await asyncio.sleep(0.1)
+        await super().run(evolve(command, timeout_s=60.0))
+
+    async def aclose(self) -> None:
+        if self.again is not None:
+            self.again.cancel()
+            await asyncio.wait([self.again])
+        await super().aclose()
 
 
 @lie("X6", "waits for a command for ever, whatever its time-out", "X7 X8")
