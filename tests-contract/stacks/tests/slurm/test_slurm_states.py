@@ -7,7 +7,7 @@ when the controller has lost all that it knew.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -133,8 +133,20 @@ async def sandbox_away(scene: Scene) -> JobID:
 
 
 async def too_late(scene: Scene) -> JobID:
-    ce = await scene.backend(options=["--hold", "--deadline=now+90"])
-    [job] = await scene.submitted(ce=ce, resources=Resources(wall_time_s=60))
+    """A job that has no room until it is too late to begin it; one that is held is left alone by 20.11 and 22.05."""
+    async with scene.alone("n5"):
+        single = Resources(queue="single", wall_time_s=60)
+        before = await scene.running(resources=Resources(queue="single", wall_time_s=600))
+        [job] = await scene.submitted(
+            ce=await scene.backend(options=["--deadline=now+70"]), resources=single
+        )
+
+        async def over() -> bool:
+            states = [row.state for row in await scene.in_slurm(job.split("/")[1])]
+            return states != ["PENDING"]
+
+        await passing(over, "the deadline")
+        (await scene.ce.kill(before)).raise_for_failures()
     return job
 
 
@@ -234,26 +246,25 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def ends() -> Iterator[Mapping[str, Told | BaseException]]:
-    """All of them."""
-    yield asyncio.run(_told_of_ends())
+def ends(request: pytest.FixtureRequest) -> Mapping[str, Told | BaseException]:
+    """Those that the chosen tests ask for, all at once."""
+    asked = {
+        item.callspec.params["name"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and "ends" in item.fixturenames
+    }
+    return asyncio.run(_told_of_ends([name for name in ENDS if name in asked]))
 
 
-async def _told_of_ends() -> Mapping[str, Told | BaseException]:
+async def _told_of_ends(names: Sequence[str]) -> Mapping[str, Told | BaseException]:
     async with opened(grace_s=GRACE_S) as scene:
-        found = dict(
-            zip(
-                ENDS,
-                await asyncio.gather(
-                    *(_told(scene, end) for end in ENDS.values()), return_exceptions=True
-                ),
-                strict=True,
-            )
-        )
+        calls = [_told(scene, ENDS[name]) for name in names]
+        told = await asyncio.gather(*calls, return_exceptions=True)
+        found = dict(zip(names, told, strict=True))
         await scene.cluster.cold_start()
-        told = {name: one for name, one in found.items() if isinstance(one, Told)}
-        details = await scene.ce.details([one.job for one in told.values()])
-        late = {name: evolve(one, forgotten=details[one.job]) for name, one in told.items()}
+        known = {name: one for name, one in found.items() if isinstance(one, Told)}
+        details = await scene.ce.details([one.job for one in known.values()])
+        late = {name: evolve(one, forgotten=details[one.job]) for name, one in known.items()}
         return {**found, **late}
 
 
