@@ -82,13 +82,14 @@ async def prepared(scene: Scene, operation: str, dest: Path, *, forgetful: bool 
 async def _submitting(scene: Scene, *, forgetful: bool) -> Trial:
     ce = await scene.backend(options=["--hold"])
     tag = secrets.token_hex(4)
-    before = set(await scene.cluster.jobs())
+    before = {(job.id, job.name) for job in await scene.cluster.jobs()}
 
     async def check(outcome: object) -> None:
         """What Slurm has got since is what the outcome says, and what anybody finds by the tag."""
         found, lost = await _settled(scene, tag)
-        new = [job for job in await scene.cluster.jobs() if job not in before]
-        assert sorted(job.id for job in new) == sorted(map(native_of, found)), outcome
+        there = await scene.cluster.jobs()
+        new = [job for job in there if (job.id, job.name) not in before]
+        assert sorted(job.id for job in new) == sorted(map(native_of, found)), (new, outcome)
         assert forgetful or not lost, outcome
         if isinstance(outcome, Submission):
             handles = {handle.id for handle in outcome.handles}
