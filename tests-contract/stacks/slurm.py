@@ -74,16 +74,15 @@ class Cluster:
     # -------------------------------------------------------------- looking
 
     async def run(self, script: str, *words: str, user: str = "root") -> str:
-        """What a script of sh prints in the container.
+        """What a script of sh prints in the container, run in the user's home.
 
         Raises:
             StackError: It failed.
         """
-        place = f"/home/{user}" if user != "root" else "/"
-        command = ("exec", "--user", user, "--workdir", place, "--env", f"HOME={place}")
+        command = ("sh", "-c", f"cd\n{script}", "cluster", *words)
         return await asyncio.to_thread(
             self._engine.run,
-            *(*command, self.there.container, "sh", "-c", script, "cluster", *words),
+            *("exec", "--user", user, self.there.container, *command),
             timeout_s=_TIMEOUT_S,
         )
 

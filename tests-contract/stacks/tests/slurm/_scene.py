@@ -36,6 +36,7 @@ from stacks.slurm import Cluster, Job
 __all__ = [
     "ACCOUNTING",
     "CONTAINERS",
+    "FORGETFUL",
     "MAX_ARRAY",
     "MAX_JOBS",
     "PATIENCE_S",
@@ -72,18 +73,35 @@ ACCOUNTING: Final = "accounting" in STACK.prepare.split()
 CONTAINERS: Final = "oci" in STACK.prepare.split()
 MAX_JOBS: Final = _setting("MaxJobCount", 10_000)
 MAX_ARRAY: Final = _setting("MaxArraySize", 1001)
+#: Whether Slurm has forgotten a job soon after its end, before anybody asks.
+FORGETFUL: Final = _setting("MinJobAge", 300) < 60
 #: How long to wait for what must come, in seconds: a time limit of one minute is noticed within another half.
 PATIENCE_S: Final = 180.0
 _POLL_S: Final = 0.5
 _NAME: Final = "intercede-"
 _FINISHED: Final = tuple(status for status in JobStatus if status.is_finished)
+#: A run that was ended in the middle of a fault may have left it.
+_MEND: Final = """
+cluster ready || {
+  if [ -e /etc/slurm/slurmdbd.conf ]; then
+    cluster thaw slurmdbd || cluster start slurmdbd
+  fi
+  cluster thaw slurmctld || cluster start slurmctld
+  cluster await
+}
+"""
 #: PLACE: end all jobs of the submissions beneath it, and remove it.
 _CLEAR: Final = """
 names=$(ls "$1/root" 2>/dev/null | sed 's/^/intercede-/')
 /usr/bin/squeue --noheader --format='%A %j' | awk -v names="$names" '
   BEGIN { split(names, name, "\\n"); for (i in name) ours[name[i]] }
   $2 in ours && !seen[$1]++ { print $1 }' | xargs -r /usr/bin/scancel
-rm -rf "$1"
+# What is ending still writes.
+for i in 1 2 3 4 5 6 7 8 9; do
+  rm -rf "$1" 2>/dev/null && exit
+  sleep 1
+done
+exec rm -rf "$1"
 """
 
 
@@ -315,6 +333,7 @@ async def opened(scheduler: Mapping[str, Any] = {}, **keys: Any) -> AsyncIterato
     """
     there = running(STACK)
     cluster = Cluster(there, STACK.account)
+    await cluster.run(_MEND)
     unique = uuid.uuid4().hex[:12]
     place = f"{there.home}/checks.{unique}"
     told = there.way.config(STACK, there.folder, there.port, cluster.account)

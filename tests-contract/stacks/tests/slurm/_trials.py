@@ -73,7 +73,7 @@ async def prepared(scene: Scene, operation: str, dest: Path, *, forgetful: bool 
     if operation == "status":
         return (await asking(scene))[0]
     if operation == "kill":
-        return await killing(scene)
+        return await killing(scene, forgetful=forgetful)
     ids = await scene.submitted(f"printf '{_WORDS.decode()[:-1]}\\n'", _COPIES)
     await scene.until(ids, JobStatus.SUCCESSFUL)
     return _fetching(scene, ids, dest) if operation == "fetch" else _purging(scene, ids)
@@ -82,13 +82,14 @@ async def prepared(scene: Scene, operation: str, dest: Path, *, forgetful: bool 
 async def _submitting(scene: Scene, *, forgetful: bool) -> Trial:
     ce = await scene.backend(options=["--hold"])
     tag = secrets.token_hex(4)
-    before = set(await scene.cluster.jobs())
+    before = {(job.id, job.name) for job in await scene.cluster.jobs()}
 
     async def check(outcome: object) -> None:
         """What Slurm has got since is what the outcome says, and what anybody finds by the tag."""
         found, lost = await _settled(scene, tag)
-        new = [job for job in await scene.cluster.jobs() if job not in before]
-        assert sorted(job.id for job in new) == sorted(map(native_of, found)), outcome
+        there = await scene.cluster.jobs()
+        new = [job for job in there if (job.id, job.name) not in before]
+        assert sorted(job.id for job in new) == sorted(map(native_of, found)), (new, outcome)
         assert forgetful or not lost, outcome
         if isinstance(outcome, Submission):
             handles = {handle.id for handle in outcome.handles}
@@ -166,8 +167,13 @@ def check_answer(outcome: object, truth: Mapping[JobID, JobStatus]) -> None:
         assert {why.code for why in failures_of(outcome)} <= {FailureCode.NOT_NOW}
 
 
-async def killing(scene: Scene) -> Trial:
-    """A kill of one job that runs and one that waits, beside others."""
+async def killing(scene: Scene, *, forgetful: bool = False) -> Trial:
+    """A kill of one job that runs and one that waits, beside others.
+
+    Args:
+        scene: Where.
+        forgetful: See `prepared`. What was cancelled may be back then, and can be killed again.
+    """
     running, held = await scene.running(2), await scene.held(3)
     ids, others = [running[0], held[1]], [running[1], held[0], held[2]]
 
@@ -176,7 +182,8 @@ async def killing(scene: Scene) -> Trial:
         if isinstance(outcome, Mapping):
             assert {why.code for why in failures_of(outcome)} <= {FailureCode.NOT_NOW}
             done = [job for job in ids if outcome[job].ok]
-            await scene.until(done, JobStatus.CANCELLED)
+            if not forgetful:
+                await scene.until(done, JobStatus.CANCELLED)
         async with asyncio.timeout(PATIENCE_S):
             while (await scene.ce.kill(ids)).failures:
                 await asyncio.sleep(0.5)

@@ -7,7 +7,7 @@ when the controller has lost all that it knew.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -16,6 +16,7 @@ from attrs import evolve, frozen
 
 from intercede.core import FailureCode, JobCounts, JobDetails, JobID, JobStatus, Resources
 from stacks.tests.slurm._scene import (
+    FORGETFUL,
     Scene,
     native_of,
     opened,
@@ -132,8 +133,20 @@ async def sandbox_away(scene: Scene) -> JobID:
 
 
 async def too_late(scene: Scene) -> JobID:
-    ce = await scene.backend(options=["--hold", "--deadline=now+90"])
-    [job] = await scene.submitted(ce=ce, resources=Resources(wall_time_s=60))
+    """A job that has no room until it is too late to begin it; one that is held is left alone by 20.11 and 22.05."""
+    async with scene.alone("n5"):
+        single = Resources(queue="single", wall_time_s=60)
+        before = await scene.running(resources=Resources(queue="single", wall_time_s=600))
+        [job] = await scene.submitted(
+            ce=await scene.backend(options=["--deadline=now+70"]), resources=single
+        )
+
+        async def over() -> bool:
+            states = [row.state for row in await scene.in_slurm(job.split("/")[1])]
+            return states != ["PENDING"]
+
+        await passing(over, "the deadline")
+        (await scene.ce.kill(before)).raise_for_failures()
     return job
 
 
@@ -161,6 +174,12 @@ class End:
     signal: int | None = None
     reason: str | None = None
     started: bool = True
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the sandbox tells all of it."""
+        words = self.reason or ""
+        return not words or words.startswith(("exit code", "signal", "killed by us"))
 
 
 _FAILED, _CANCELLED = JobStatus.FAILED, JobStatus.CANCELLED
@@ -227,26 +246,25 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def ends() -> Iterator[Mapping[str, Told | BaseException]]:
-    """All of them."""
-    yield asyncio.run(_told_of_ends())
+def ends(request: pytest.FixtureRequest) -> Mapping[str, Told | BaseException]:
+    """Those that the chosen tests ask for, all at once."""
+    asked = {
+        item.callspec.params["name"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and "ends" in item.fixturenames
+    }
+    return asyncio.run(_told_of_ends([name for name in ENDS if name in asked]))
 
 
-async def _told_of_ends() -> Mapping[str, Told | BaseException]:
+async def _told_of_ends(names: Sequence[str]) -> Mapping[str, Told | BaseException]:
     async with opened(grace_s=GRACE_S) as scene:
-        found = dict(
-            zip(
-                ENDS,
-                await asyncio.gather(
-                    *(_told(scene, end) for end in ENDS.values()), return_exceptions=True
-                ),
-                strict=True,
-            )
-        )
+        calls = [_told(scene, ENDS[name]) for name in names]
+        told = await asyncio.gather(*calls, return_exceptions=True)
+        found = dict(zip(names, told, strict=True))
         await scene.cluster.cold_start()
-        told = {name: one for name, one in found.items() if isinstance(one, Told)}
-        details = await scene.ce.details([one.job for one in told.values()])
-        late = {name: evolve(one, forgotten=details[one.job]) for name, one in told.items()}
+        known = {name: one for name, one in found.items() if isinstance(one, Told)}
+        details = await scene.ce.details([one.job for one in known.values()])
+        late = {name: evolve(one, forgotten=details[one.job]) for name, one in known.items()}
         return {**found, **late}
 
 
@@ -272,11 +290,26 @@ every_end = pytest.mark.parametrize("name", ENDS)
 def test_an_end_is_told_with_its_details(
     ends: Mapping[str, Told | BaseException], name: str
 ) -> None:
-    end, found = ENDS[name], told(ends, name).first
+    found = told(ends, name).first
     seen = (found.status, found.native_state, found.exit_code, found.signal)
-    assert seen == (end.status, end.native, end.exit_code, end.signal), found
-    assert (end.reason or "") in (found.reason or ""), found
-    assert (found.reason is None) == (end.reason is None), found
+    expected = [
+        (end.status, end.native, end.exit_code, end.signal)
+        for end in _acceptable(ENDS[name])
+        if (end.reason or "") in (found.reason or "") and bool(end.reason) == bool(found.reason)
+    ]
+    assert seen in expected, found
+
+
+def _acceptable(end: End) -> Iterator[End]:
+    """As Slurm tells it; where it may have forgotten the job when it is asked, also as the runner's record does."""
+    yield end
+    if FORGETFUL and end.recorded:
+        yield evolve(end, native=None)
+    elif FORGETFUL and end.started:
+        yield evolve(end, native=None, status=_FAILED, reason="told to end (TERM)")
+    elif FORGETFUL:
+        unknown = JobStatus.FINISHED_UNKNOWN
+        yield evolve(end, native=None, status=unknown, reason="left no record of its end")
 
 
 @pytest.mark.parametrize("name", [name for name, end in ENDS.items() if end.started])
@@ -297,7 +330,7 @@ def test_another_process_is_told_the_same_end(
     ends: Mapping[str, Told | BaseException], name: str
 ) -> None:
     one = told(ends, name)
-    assert one.again == one.first
+    assert one.again == one.first or (FORGETFUL and _recorded(one.again) == _recorded(one.first))
 
 
 @every_end
@@ -306,9 +339,12 @@ def test_an_end_is_told_when_slurm_has_forgotten_the_job(
 ) -> None:
     one = told(ends, name)
     assert one.forgotten is not None
-    # What the runner wrote down does not say what Slurm calls it.
-    said = [evolve(details, native_state=None) for details in (one.first, one.forgotten)]
-    assert said[0] == said[1]
+    assert _recorded(one.forgotten) == _recorded(one.first)
+
+
+def _recorded(details: JobDetails) -> JobDetails:
+    """What the runner wrote down does not say what Slurm calls it."""
+    return evolve(details, native_state=None)
 
 
 # ---------------------------------------------------------------- while it lasts
