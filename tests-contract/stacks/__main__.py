@@ -5,8 +5,9 @@
     python -m stacks status          which there are, and which are up
     python -m stacks logs ID...      what their containers have said
     python -m stacks test ID...      hold what comes in by each stack to the contract suite; starts what is not up
+    python -m stacks check ID...     break its daemons and look at every state that only its scheduler has, one test at a time; likewise
 
-`--all` instead of ids means all stacks, `-n 2` two processes for the tests of one stack; after `--` come options of pytest.
+`--all` instead of ids means all stacks, `-n 2` two processes for the suite on one stack; after `--` come options of pytest.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ._engine import Engine, find_engine
 from ._errors import StackError
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="stacks", description="Real daemons in containers.", allow_abbrev=False
     )
-    parser.add_argument("do", choices=["up", "down", "status", "logs", "test"])
+    parser.add_argument("do", choices=["up", "down", "status", "logs", "test", "check"])
     parser.add_argument("ids", nargs="*", metavar="ID", help="which stacks")
     parser.add_argument("--all", action="store_true", help="all stacks")
     parser.add_argument("-n", metavar="N", help="test: this many processes, or auto")
@@ -49,8 +50,10 @@ def main(argv: Sequence[str]) -> int:
             return _logs(engine, some)
         if asked.do == "up":
             return _up(engine, some)
+        if asked.do == "check":
+            return _check(engine, some, options)
         workers = ["-n", asked.n] if asked.n else []
-        return _test(engine, some, workers, options)
+        return _test(engine, some, [*workers, *options])
     except StackError as error:
         print(f"stacks: {error}", file=sys.stderr)
         return 1
@@ -105,19 +108,28 @@ def _logs(engine: Engine, some: Sequence[Stack]) -> int:
     return 0
 
 
-def _test(
-    engine: Engine, some: Sequence[Stack], workers: Sequence[str], options: Sequence[str]
-) -> int:
+def _test(engine: Engine, some: Sequence[Stack], options: Sequence[str]) -> int:
+    def suite(stack: Stack) -> Found:
+        if stack.inside:
+            return held_inside(engine, running(stack), options, _say)
+        return held(stack, options)
+
+    return _each(engine, some, suite)
+
+
+def _check(engine: Engine, some: Sequence[Stack], options: Sequence[str]) -> int:
+    with_checks = [stack for stack in some if checks(stack)]
+    if not with_checks:
+        raise StackError("none of these stacks has tests of its own scheduler")
+    return _each(engine, with_checks, lambda stack: checked(stack, options))
+
+
+def _each(engine: Engine, some: Sequence[Stack], find: Callable[[Stack], Found]) -> int:
     all_found = []
     for stack in some:
         try:
             _up(engine, [stack])
-            if stack.inside:
-                all_found.append(held_inside(engine, running(stack), [*workers, *options], _say))
-            else:
-                all_found.append(held(stack, [*workers, *options]))
-            if place := checks(stack):
-                all_found.append(checked(stack, place, options))
+            all_found.append(find(stack))
         except StackError as error:
             print(f"stacks: {error}", file=sys.stderr)
             all_found.append(Found(stack.id, Counter(), 1, 0.0))

@@ -66,7 +66,6 @@ faulthandler_timeout = 900
 faulthandler_exit_on_timeout = true
 pythonpath = {_HERE}
 """
-_NOTHING_CHOSEN: Final = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
 Say = Callable[[str], None]
 
 
@@ -142,18 +141,18 @@ def checks(stack: Stack) -> Path | None:
     return place if place.is_dir() and not stack.inside else None
 
 
-def checked(stack: Stack, place: Path, options: Sequence[str]) -> Found:
+def checked(stack: Stack, options: Sequence[str]) -> Found:
     """Run the tests of its scheduler on a stack that is up, one at a time: they kill its daemons.
 
     Args:
-        stack: Which.
-        place: The tests.
+        stack: One that has some.
         options: Options of pytest.
 
     Raises:
         StackError: pytest ended without a report.
     """
-    begun = time.monotonic()
+    begun, place = time.monotonic(), checks(stack)
+    assert place is not None
     with tempfile.TemporaryDirectory(prefix="intercede-stacks-") as made:
         config, report = Path(made, _CONFIG), Path(made, "report.xml")
         config.write_text(_CHECK_SETTINGS)
@@ -170,8 +169,6 @@ def checked(stack: Stack, place: Path, options: Sequence[str]) -> Found:
             raise StackError(f"{name}: pytest ended with exit code {code} and no report")
         cases = ElementTree.parse(report).iter("testcase")  # noqa: S314 - our own
         tests = Counter(_verdict(case) for case in cases)
-        # What options such as -k choose may all be in the suite.
-        code = 0 if code == _NOTHING_CHOSEN else code
         return Found(name, tests, code, time.monotonic() - begun)
 
 
