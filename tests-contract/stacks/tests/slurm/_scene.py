@@ -216,9 +216,11 @@ class Scene:
         except TimeoutError:
             raise AssertionError(f"not {wanted} within {PATIENCE_S} s: {status}") from None
 
-    async def finished(self, ids: Sequence[JobID]) -> dict[JobID, JobDetails]:
+    async def finished(
+        self, ids: Sequence[JobID], within_s: float = PATIENCE_S
+    ) -> dict[JobID, JobDetails]:
         """The details of jobs, as they are told when all of them have ended for the first time."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(within_s):
             while True:
                 details = await self.ce.details(ids)
                 if all(one.status.is_finished for one in details.values()):
