@@ -114,14 +114,14 @@ def test_a_name_shows_the_plugins_of_all_groups(intercede: Run) -> None:
     assert "transports.local" in intercede("plugins", "show", "local").stdout
 
 
-@pytest.mark.parametrize("words", [["slurm"], ["schedulers", "slurm"]])
+@pytest.mark.parametrize("words", [["none"], ["schedulers", "none"]])
 def test_a_plugin_that_is_not_there_is_told_with_those_that_are(
     intercede: Run, words: list[str]
 ) -> None:
     ended = intercede("plugins", "show", *words)
 
     assert ended.returncode == 2
-    assert "'slurm' is installed (installed: " in ended.stderr
+    assert "'none' is installed (installed: " in ended.stderr
     assert "direct" in ended.stderr
 
 

@@ -61,7 +61,7 @@ def test_the_commands_about_jobs_give_one_document_with_an_entry_per_id(
         (["bogus"], "UsageError", 2),
         (["status", "nowhere/a/0"], "ConfigurationError", 2),
         (["status", "--config", "missing", "fake/a/0"], "ConfigurationError", 2),
-        (["plugins", "show", "slurm"], "PluginNotFound", 2),
+        (["plugins", "show", "none"], "PluginNotFound", 2),
         (["run", *FAKE, "--cpus", "0", "--", "true"], "SpecRefused", 2),
         (["find", *FAKE, "t"], "Unreachable", 3),
         (["submit", *FAKE, "--", "true"], "SubmitUncertain", 4),

@@ -424,12 +424,18 @@ done)
 if [ -n "$names" ]; then
   # The record of the end goes last: a job of which something stays is still the finished job that it was.
   beneath() {{ printf '%s\\n' "$names" | sed 's|$|/work|' | xargs "$@"; }}
+  # Some rm fail over what another purge took from under them (seen with BusyBox): a moment later there is nothing to fail over.
   said=$(beneath rm -rf 2>&1)
   [ -z "$said" ] || {{ beneath chmod -R u+rwx 2>/dev/null; said=$(beneath rm -rf 2>&1); }}
+  [ -z "$said" ] || {{ sleep 0.2; said=$(beneath rm -rf 2>&1); }}
   names=$(for j in $names; do
     if [ -e "$j/work" ] || [ -h "$j/work" ]; then printf '%s\\n' "stays $j $said" >&3; else echo "$j"; fi
   done)
-  [ -z "$names" ] || said=$(printf '%s\\n' "$names" | xargs rm -rf 2>&1)
+  if [ -n "$names" ]; then
+    remove() {{ printf '%s\\n' "$names" | xargs rm -rf 2>&1; }}
+    said=$(remove)
+    [ -z "$said" ] || {{ sleep 0.2; said=$(remove); }}
+  fi
   for j in $names; do
     if [ -e "$j" ]; then printf '%s\\n' "stays $j $said"; else echo "removed $j"; fi
   done
