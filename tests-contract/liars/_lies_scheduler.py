@@ -359,7 +359,7 @@ class OneDigit(FakeScheduler):
         return r"[1-9]\.[0-9]"
 
 
-@lie("N5", "tells as an id whatever stands where one should")
+@lie("N5", "tells as an id whatever stands where one should", "N3")
 class TellsWhatItHears(FakeScheduler):
     def parse_submit(self, batch: StagedBatch, results: Results) -> Mapping[int, str | Failure]:
         answers = dict(super().parse_submit(batch, results))

@@ -166,7 +166,7 @@ class NoProgramNoResult(HonestTransport):
 # ---------------------------------------------------------------- X3
 
 
-@lie("X3", "sees no need to end an input that has nothing in it")
+@lie("X3", "sees no need to end an input that has nothing in it", "X1")
 class NothingNeedsNoEnd(HonestTransport):
     async def feed(self, running: Started) -> None:
         if running.command.stdin or running.streamed:
@@ -192,7 +192,7 @@ class NeverSaysAll(HonestTransport):
                 await running.send(chunk)
 
 
-@lie("X3", "fails when the command does not read all of its input")
+@lie("X3", "fails when the command does not read all of its input", "X1")
 class BrokenPipeIsAnError(HonestTransport):
     unsent: bytes | None = None
 
