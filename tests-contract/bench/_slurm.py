@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +22,6 @@ from attrs import frozen
 from intercede.backend.batch import BatchBackend
 from intercede.core import (
     CredentialProvider,
-    JobID,
     JobStatus,
     OutputSpec,
     Submission,
@@ -34,6 +32,7 @@ from stacks._life import Running, running
 from stacks._manifest import stacks
 
 from ._measure import Case, Row, Side, measure
+from ._work import all_successful, shared_connection
 
 __all__ = ["rows"]
 
@@ -41,8 +40,6 @@ _STACK: Final = "slurm-wide-forky"
 _ACCOUNT: Final = "plain"
 _FEW: Final = 1_000
 _MANY: Final = 10_000
-#: What one array may hold there.
-_ARRAY: Final = 1_000
 _PATIENCE_S: Final = 600.0
 #: What each job writes whose output is fetched: 10 kB, and a word on stdout.
 _PAYLOAD: Final = "head -c 10240 /dev/zero >result; echo done"
@@ -51,35 +48,22 @@ _PAYLOAD: Final = "head -c 10240 /dev/zero >result; echo done"
 async def rows(rounds: int, tell: Callable[[str], None]) -> Sequence[Row]:
     """Measure the four of them, on a stack that is up."""
     there = running(stacks()[_STACK])
+    host = f"{_ACCOUNT}@{there.stack.id}"
     found = []
     with (
         tempfile.TemporaryDirectory(prefix="intercede-bench-") as folder,
-        _connection(there, Path(folder)) as ssh,
+        shared_connection(["-F", f"{there.folder}/ssh_config"], host, Path(folder)) as options,
     ):
         async with (
             there.way.credentials(there.folder)() as credentials,
             _backend(there, credentials, "held", options=["--hold"]) as held,
             _backend(there, credentials, "live") as live,
         ):
-            bench = _Bench(ssh, held, live, Path(folder))
+            bench = _Bench(["ssh", *options, host], held, live, Path(folder))
             for case in (bench.submit, bench.poll, bench.fetch, bench.kill):
                 async with case() as sides:
                     found.append(await measure(sides, rounds, tell))
     return found
-
-
-@contextmanager
-def _connection(there: Running, place: Path) -> Iterator[list[str]]:
-    """OpenSSH's `ssh` to the account, on a connection that is open already."""
-    client = ["ssh", "-F", f"{there.folder}/ssh_config", "-o", f"ControlPath={place}/master"]
-    host = f"{_ACCOUNT}@{there.stack.id}"
-    subprocess.run(
-        [*client, "-o", "ControlMaster=yes", "-N", "-f", host], check=True, stdin=subprocess.DEVNULL
-    )
-    try:
-        yield [*client, host]
-    finally:
-        subprocess.run([*client, "-O", "exit", host], check=True)
 
 
 @asynccontextmanager
@@ -126,7 +110,8 @@ class _Bench:
             await self._away(made.pop())
 
         async def raw() -> None:
-            await self._array(_FEW)
+            array = f"sbatch --parsable --hold --array=0-{_FEW - 1} --output=/dev/null"
+            await self._run(array, b"#!/bin/sh\nexec true\n")
 
         async def raw_came() -> None:
             assert len(await self._queue()) == _FEW
@@ -172,7 +157,7 @@ class _Bench:
         submission = await self.live.submit(spec, _FEW)
         submission.raise_for_failures()
         ids = [handle.id for handle in submission.handles]
-        await self._ended(ids)
+        await all_successful(self.live, ids)
         directory = submission.handles[0].metadata["directory"].rpartition("/")[0]
         here = self.place / "here"
 
@@ -228,14 +213,6 @@ class _Bench:
         result = await anyio.run_process([*self.ssh, command], input=stdin)
         return result.stdout
 
-    async def _array(self, copies: int) -> None:
-        script = b"#!/bin/sh\nexec true\n"
-        for first in range(0, copies, _ARRAY):
-            tasks = min(_ARRAY, copies - first)
-            await self._run(
-                f"sbatch --parsable --hold --array=0-{tasks - 1} --output=/dev/null", script
-            )
-
     async def _queue(self) -> list[str]:
         """The ids of the account's jobs that wait or run."""
         return (await self._run(f"squeue -h -r -u {_ACCOUNT} -o %i")).decode().split()
@@ -253,15 +230,6 @@ class _Bench:
         ids = [handle.id for handle in submission.handles]
         (await self.held.kill(ids)).raise_for_failures()
         (await self.held.purge(ids)).raise_for_failures()
-
-    async def _ended(self, ids: Sequence[JobID]) -> None:
-        with anyio.fail_after(_PATIENCE_S):
-            while True:
-                statuses = set((await self.live.status(ids)).values())
-                if all(status.is_finished for status in statuses):
-                    break
-                await anyio.sleep(1)
-        assert statuses == {JobStatus.SUCCESSFUL}
 
 
 def _nothing() -> SubmissionSpec:

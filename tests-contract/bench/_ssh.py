@@ -8,10 +8,9 @@ from __future__ import annotations
 import hashlib
 import shlex
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -24,7 +23,6 @@ from intercede.backend.batch import BatchBackend
 from intercede.core import (
     FileRef,
     JobID,
-    JobStatus,
     OutputSpec,
     Submission,
     SubmissionSpec,
@@ -33,6 +31,7 @@ from intercede.core import (
 from stacks.sshd import Sshd
 
 from ._measure import Case, Row, Side, measure
+from ._work import all_successful, shared_connection
 
 __all__ = ["rows"]
 
@@ -41,7 +40,6 @@ _LOADS: Final = {
     "1 file of 2 GiB": "head -c 2147483648 /dev/urandom >large",
     "10,000 files of 10 kB": "head -c 102400000 /dev/urandom | split -b 10240 -a 4 - small.",
 }
-_PATIENCE_S: Final = 600.0
 
 
 async def rows(rounds: int, tell: Callable[[str], None]) -> Sequence[Row]:
@@ -63,12 +61,10 @@ async def rows(rounds: int, tell: Callable[[str], None]) -> Sequence[Row]:
     return found
 
 
-@contextmanager
-def _client(sshd: Sshd, place: Path) -> Iterator[list[str]]:
+def _client(sshd: Sshd, place: Path) -> AbstractContextManager[list[str]]:
     """Options of OpenSSH's clients, which share a connection that is open already."""
     settings = {
         "BatchMode": "yes",
-        "ControlPath": f"{place}/master",
         "IdentitiesOnly": "yes",
         "IdentityFile": f"{sshd.folder}/user_key",
         "Port": str(sshd.port),
@@ -76,12 +72,7 @@ def _client(sshd: Sshd, place: Path) -> Iterator[list[str]]:
         "UserKnownHostsFile": f"{sshd.folder}/known_hosts",
     }
     options = ["-F", "none", *(f"-o{key}={value}" for key, value in settings.items())]
-    master = ["ssh", *options, "-o", "ControlMaster=yes", "-N", "-f", "127.0.0.1"]
-    subprocess.run(master, check=True, stdin=subprocess.DEVNULL)
-    try:
-        yield options
-    finally:
-        subprocess.run(["ssh", *options, "-O", "exit", "127.0.0.1"], check=True)
+    return shared_connection(options, "127.0.0.1", place)
 
 
 @frozen
@@ -125,7 +116,8 @@ class _Bench:
 
         async def ours_arrived() -> None:
             submission = made.pop()
-            await self._ended(submission)
+            submission.raise_for_failures()
+            await all_successful(self.ce, [handle.id for handle in submission.handles])
             sandbox = self.place / "host" / submission.id / "inputs/load"
             assert await _digests(sandbox) == wanted
             (await self.ce.purge([handle.id for handle in submission.handles])).raise_for_failures()
@@ -152,8 +144,9 @@ class _Bench:
             "sh", ["-c", self.command], resident=True, outputs=OutputSpec(everything=True)
         )
         submission = await self.ce.submit(spec)
-        await self._ended(submission)
+        submission.raise_for_failures()
         (job,) = [handle.id for handle in submission.handles]
+        await all_successful(self.ce, [job])
         work = self.place / "host" / submission.id / "0/work"
         wanted = await _digests(work)
 
@@ -193,17 +186,6 @@ class _Bench:
         """A batch of sftp's, as a command of the shell."""
         sftp = shlex.join(["sftp", "-q", "-b", "-", *self.options, "127.0.0.1"])
         return f"printf '%s\\n' {shlex.join(lines)} | {sftp} >/dev/null"
-
-    async def _ended(self, submission: Submission) -> None:
-        submission.raise_for_failures()
-        ids = [handle.id for handle in submission.handles]
-        with anyio.fail_after(_PATIENCE_S):
-            while True:
-                statuses = set((await self.ce.status(ids)).values())
-                if all(status.is_finished for status in statuses):
-                    break
-                await anyio.sleep(0.1)
-        assert statuses == {JobStatus.SUCCESSFUL}
 
 
 async def _shell(command: str) -> None:
