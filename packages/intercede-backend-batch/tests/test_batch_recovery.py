@@ -18,6 +18,7 @@ from intercede.core import (
     Facts,
     Failure,
     FailureCode,
+    JobCounts,
     JobID,
     JobStatus,
     NativeJob,
@@ -361,11 +362,62 @@ async def test_a_kill_that_cannot_leave_its_mark_says_so(
     async with make_backend() as ce:
         ids = tools.ids_of(await ce.submit(tools.script("exec sleep 300")))
         await tools.until(ce, ids, JobStatus.RUNNING)
-        mark = root / ids[0].split("/")[1] / "0" / "cancel"
-        mark.mkdir()
+        submission = root / ids[0].split("/")[1]
+        marks = [submission / "0" / "cancel", submission / "cancel"]
+        for mark in marks:
+            mark.mkdir()
         failure = (await ce.kill(ids)).failures[ids[0]]
         assert "cannot be written" in failure.message
-        mark.rmdir()
+        for mark in marks:
+            mark.rmdir()
+        (await ce.kill(ids)).raise_for_failures()
+
+
+async def test_a_kill_of_all_that_is_there_leaves_one_mark_that_reaches_those_that_wait(
+    make_backend: Any, tools: Any, root: Path
+) -> None:
+    async with make_backend(slots=1) as ce:
+        ids = tools.ids_of(await ce.submit(tools.script("sleep 300"), 3))
+        await tools.until(ce, ids[:1], JobStatus.RUNNING)
+        (await ce.kill(ids)).raise_for_failures()
+        submission = root / ids[0].split("/")[1]
+        assert [str(mark.relative_to(submission)) for mark in submission.rglob("cancel")] == [
+            "cancel"
+        ]
+        assert set((await ce.status(ids)).values()) == {JobStatus.CANCELLED}
+        again = await ce.kill(ids)
+        again.raise_for_failures()
+        assert all(outcome.note for outcome in again.values())
+        assert (await ce.counts()) == JobCounts(running=0, waiting=0)
+
+
+async def test_a_kill_of_some_does_not_reach_the_others(
+    make_backend: Any, tools: Any, root: Path
+) -> None:
+    async with make_backend(slots=1) as ce:
+        ids = tools.ids_of(await ce.submit(tools.script("sleep 0.5"), 3))
+        (await ce.kill(ids[:2])).raise_for_failures()
+        assert not (root / ids[0].split("/")[1] / "cancel").exists()
+        assert await tools.finish(ce, ids) == [
+            JobStatus.CANCELLED,
+            JobStatus.CANCELLED,
+            JobStatus.SUCCESSFUL,
+        ]
+
+
+async def test_a_kill_of_what_is_left_does_not_change_what_was_lost(
+    make_backend: Any, tools: Any, root: Path
+) -> None:
+    async with make_backend() as ce:
+        ids = tools.ids_of(await ce.submit(tools.script("sleep 300"), 2))
+        await tools.until(ce, ids, JobStatus.RUNNING)
+        submission = root / ids[0].split("/")[1]
+        (submission / "0" / "lost").touch()
+        (await ce.kill(ids)).raise_for_failures()
+        assert not (submission / "cancel").exists()
+        assert await tools.finish(ce, ids[1:]) == [JobStatus.CANCELLED]
+        # Its processes, which this test left alone, are nobody's any more.
+        (submission / "0" / "lost").unlink()
         (await ce.kill(ids)).raise_for_failures()
 
 

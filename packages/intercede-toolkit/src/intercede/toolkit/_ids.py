@@ -10,6 +10,7 @@ import re
 import secrets
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from attrs import frozen
@@ -120,6 +121,7 @@ _SUBMISSION: Final = re.compile(f"[{_DIGITS}]{{{_TIME_DIGITS + _RANDOM_DIGITS}}}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+@lru_cache(maxsize=1024)  # asked for each of a submission's jobs
 def submission_time(submission: str) -> datetime:
     """When `new_submission` made this id, UTC, to the millisecond.
 

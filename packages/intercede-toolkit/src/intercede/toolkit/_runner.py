@@ -7,6 +7,7 @@
     <submission>/<copy>/start          who runs it: host, process, start time; written before the payload starts
     <submission>/<copy>/{stdout,stderr}
     <submission>/<copy>/cancel         our kill was here first
+    <submission>/cancel                the same, for all copies
     <submission>/<copy>/exit           how it ended, in one line; written atomically, last
 
 POSIX sh and usual tools only (cp, mv, mkdir, date, uname, env). Arguments and values are in the script, quoted: no scheduler sees them.
@@ -44,7 +45,8 @@ case $copy in ''|*[!0-9]*) echo "runner: no copy number: $copy" >&2; exit 64;; e
 cd {directory}/"$copy" || exit 71
 # A copy starts once, whatever the scheduler does.
 mkdir started 2>/dev/null || exit 75
-[ -e cancel ] && exit 0
+killed() {{ [ -e cancel ] || [ -e ../cancel ]; }}
+killed && exit 0
 # The record of the end is written into room that was taken at the beginning: a full disk does not lose it.
 printf '%-250s\\n' '' > exit.new
 node=$(uname -n)
@@ -59,7 +61,7 @@ exec 2>why
 told=- lacking=
 trap : HUP INT QUIT USR1 USR2 XCPU
 trap told=TERM TERM
-{inputs}[ -e cancel ] && exit 0
+{inputs}killed && exit 0
 set -- {environment}
 [ -f vars ] && . ./vars
 if [ "$told" = TERM ]; then
@@ -84,7 +86,7 @@ case $code in
 esac
 # Who tells all of a job to end tells one process after the other: the payload may be dead before we hear of it.
 [ "$signal" != 15 ] || told=TERM
-cancelled=-; [ -e cancel ] && cancelled=yes
+cancelled=-; killed && cancelled=yes
 limit=-; [ -e limit ] && limit=wall-time
 printf '%-250s\\n' "code=$code signal=$signal cancelled=$cancelled limit=$limit told=$told began=$began ended=$(date +%s) node=$node end" 1<>exit.new
 mv exit.new exit

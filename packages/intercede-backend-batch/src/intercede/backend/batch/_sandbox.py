@@ -266,10 +266,18 @@ done
 """
 
 
+#: A shell writes each line by itself, and a connection carries it by itself: thousands cost more than what they say.
+_TOGETHER: Final = "together() { dd obs=65536 2>/dev/null; }"
+
 _TELL_END: Final = """\
-# keep J LINE: writes down how a job ended; sets $ended to what is written.
+# killed J: our kill left its mark, on the copy or on its whole submission.
+killed() { [ -e "$1/cancel" ] || [ -e "${1%/*}/cancel" ]; }
+# keep J LINE: writes down how a job ended; sets $ended to what is written. In one write and without a command, since there may be
+# thousands; what stands there stays, and what is empty was begun by somebody who died.
 keep() {
-  { printf '%s\\n' "$2" > "$1/ended.$nonce" && mv "$1/ended.$nonce" "$1/ended"; } 2>/dev/null || rm -f "$1/ended.$nonce"
+  [ ! -e "$1/ended" ] || [ -s "$1/ended" ] || rm -f "$1/ended"
+  set -C; { printf '%s\\n' "$2" > "$1/ended"; } 2>/dev/null; set +C
+  [ -s "$1/ended" ] || rm -f "$1/ended"
   { IFS= read -r ended < "$1/ended"; } 2>/dev/null
 }
 # tell J [LINE]: how a job ended. LINE is what the scheduler says of that; where it decides, it is written down.
@@ -280,7 +288,7 @@ tell() {
   if [ -e "$1/lost" ]; then lost=yes; else { IFS= read -r record < "$1/exit"; } 2>/dev/null; fi
   if [ -n "$2" ] && [ -z "$lost$ended" ]; then
     case $record in
-      '') [ -e "$1/cancel" ] || keep "$@";;
+      '') killed "$1" || keep "$@";;
       *" cancelled=yes "*" end"*|*" limit="[!-]*" end"*) ;;
       "code=0 "*" told=TERM "*" end"*) case $2 in '{"status":"finished-unknown",'*) ;; *) keep "$@";; esac;;
       "code=0 "*" end"*|*" told=TERM "*" end"*) case $2 in '{"status":"failed",'*|'{"status":"cancelled",'*) keep "$@";; esac;;
@@ -291,7 +299,7 @@ tell() {
   # A payload may have written them.
   [ -z "$ended" ] || printf 'ended %s %.10000s\\n' "$1" "$ended"
   if [ -n "$record" ]; then printf 'exit %s %.1000s\\n' "$1" "$record"; return 0; fi
-  cancelled=no; [ ! -e "$1/cancel" ] || cancelled=yes
+  cancelled=no; ! killed "$1" || cancelled=yes
   if [ -n "$ended" ]; then echo "none $1 $cancelled 0"; return 0; fi
   if [ -n "$lost" ]; then echo "none $1 $cancelled lost"; return 0; fi
   [ -n "$2" ] || [ "$cancelled" = yes ] || undecided=yes
@@ -300,13 +308,13 @@ tell() {
   if [ "$s" != "$of" ]; then attempt_state "$s"; of=$s; fi
   case $attempt in staged|open) echo "none $1 $cancelled 0"; return 0;; esac
   if [ -z "$left" ]; then echo "none $1 $cancelled 0"; return 0; fi
-  if ! { read -r since < "$1/gone"; } 2>/dev/null; then
-    since=$now
-    { echo "$now" > "$1/gone"; } 2>/dev/null
-  fi
-  case $since in ''|*[!0-9]*) since=$now;; esac
-  age=$((now - since))
   if [ "$cancelled" = no ]; then
+    if ! { read -r since < "$1/gone"; } 2>/dev/null; then
+      since=$now
+      { echo "$now" > "$1/gone"; } 2>/dev/null
+    fi
+    case $since in ''|*[!0-9]*) since=$now;; esac
+    age=$((now - since))
     # Both ends were cut to whole seconds: it may be one less.
     if [ "$age" -le "$grace" ]; then echo "none $1 no $age"; return 0; fi
     if [ -z "$last" ]; then echo "none $1 no over"; return 0; fi
@@ -345,11 +353,15 @@ def read_ends(
         for line, told in by_line.items()
     )
     return f"""\
-{_ATTEMPT_STATE}{_TELL_END}
+{_ATTEMPT_STATE}{_TELL_END}{_TOGETHER}
 now=$(date +%s)
-undecided= of= left={"yes" if left else ""} last={"yes" if last else ""} grace={ceil(grace_s)}
+of= left={"yes" if left else ""} last={"yes" if last else ""} grace={ceil(grace_s)}
 frame say
-{tell}"""
+undecided=$({{ {{
+undecided=
+{tell}echo "$undecided" >&4
+}} | together >&3; }} 4>&1)
+"""
 
 
 def staged_counts(resource: str) -> str:
@@ -362,6 +374,7 @@ for m in [0-9a-z]*/meta; do
   [ ! -e "$s/attempt/done" ] || continue
   attempt_state "$s"
   case $attempt in done|cancelled) continue;; esac
+  [ ! -e "$s/cancel" ] || continue
   n=0
   for c in "$s"/[0-9]*; do [ ! -d "$c" ] || [ -e "$c/cancel" ] || n=$((n + 1)); done
   frame say; echo "staged $s $n"
@@ -372,27 +385,50 @@ done
 # ---------------------------------------------------------------- kill and purge
 
 #: Something is written down of the end of `$j`.
-_HAS_ENDED: Final = '[ -e "$j/exit" ] || [ -e "$j/ended" ] || [ -e "$j/lost" ]'
+_HAS_ENDED: Final = '[ -e "$j/exit" ] || [ -s "$j/ended" ] || [ -e "$j/lost" ]'
 
 
 def mark_killed(jobs: Iterable[tuple[str, int]]) -> str:
     """Write the marks of our kill, before the scheduler hears of it; say what needs none.
 
-    A submission that was staged and not submitted is claimed, so that it never will be.
+    Where all copies that are there are killed, one mark holds for the submission. It must not reach a lost one, whose status stays. A
+    submission that was staged and not submitted is claimed, so that it never will be.
     """
+    mark = "".join(
+        f"mark {submission} {' '.join(map(str, copies))}\n"
+        for submission, copies in _by_submission(jobs).items()
+    )
     return f"""\
+{_TOGETHER}
+count() {{ there=$#; }}
+mark() {{
+  s=$1; shift
+  here=0 live= lost=
+  for c; do
+    j=$s/$c
+    if [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j"; continue; fi
+    here=$((here + 1))
+    if {_HAS_ENDED}; then echo "ended $j"; [ ! -e "$j/lost" ] || lost=yes
+    elif [ -f "$j/cancel" ] || [ -f "$s/cancel" ]; then echo "marked $j"
+    else live=yes
+    fi
+  done
+  [ -n "$live" ] || return 0
+  count "$s"/[0-9]*
+  if [ "$there" -eq "$here" ] && [ -z "$lost" ] && {{ true > "$s/cancel"; }} 2>/dev/null; then return 0; fi
+  for c; do
+    j=$s/$c
+    if [ -h "$j" ] || [ ! -d "$j" ] || [ -f "$j/cancel" ] || {_HAS_ENDED}; then continue; fi
+    {{ true > "$j/cancel"; }} 2>/dev/null || echo "unmarked $j"
+  done
+}}
 frame say
-for j in {_directories(jobs)}; do
-  if [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j"
-  elif {_HAS_ENDED}; then echo "ended $j"
-  elif [ -f "$j/cancel" ]; then echo "marked $j"
-  elif ! {{ true > "$j/cancel"; }} 2>/dev/null; then echo "unmarked $j"
-  fi
-done
+{{
+{mark}}} | together
 for s in {_submissions(jobs)}; do
   if [ -d "$s" ] && [ ! -d "$s/attempt" ]; then
     left=
-    for c in "$s"/[0-9]*; do [ -e "$c/cancel" ] || left=yes; done
+    [ -e "$s/cancel" ] || for c in "$s"/[0-9]*; do [ -e "$c/cancel" ] || left=yes; done
     [ -n "$left" ] || {{ mkdir "$s/attempt" 2>/dev/null && true > "$s/attempt/cancelled"; }}
   fi
 done
@@ -409,6 +445,7 @@ def purge(jobs: Iterable[tuple[str, int]], resource: str, *, ended: bool) -> str
     """
     condition = "true" if ended else _HAS_ENDED
     return f"""\
+{_TOGETHER}
 frame say
 said=
 # Names pass through substitutions and pipes: a list that grows by each name takes a shell the square of its length.
@@ -438,7 +475,7 @@ if [ -n "$names" ]; then
   fi
   for j in $names; do
     if [ -e "$j" ]; then printf '%s\\n' "stays $j $said"; else echo "removed $j"; fi
-  done
+  done | together
   for s in {_submissions(jobs)}; do
     set -- "$s"/[0-9]*
     [ -e "$1" ] || [ -h "$s" ] || rm -rf "$s"
@@ -526,12 +563,9 @@ def stream_output(
         pack: Sends the files whose names come on its input, each with a NUL, in shell.
     """
     condition = "true" if ended else _HAS_ENDED
-    by_submission: dict[str, list[int]] = {}
-    for submission, copy in jobs:
-        by_submission.setdefault(submission, []).append(copy)
     checks = "".join(
         f"check {submission} {' '.join(map(str, copies))}\n"
-        for submission, copies in by_submission.items()
+        for submission, copies in _by_submission(jobs).items()
     )
     return f"""\
 check() {{
@@ -587,6 +621,13 @@ done
 
 def _directories(jobs: Iterable[tuple[str, int]]) -> str:
     return " ".join(f"{submission}/{copy}" for submission, copy in jobs)
+
+
+def _by_submission(jobs: Iterable[tuple[str, int]]) -> Mapping[str, Sequence[int]]:
+    found: dict[str, list[int]] = {}
+    for submission, copy in jobs:
+        found.setdefault(submission, []).append(copy)
+    return found
 
 
 def _submissions(jobs: Iterable[tuple[str, int]]) -> str:

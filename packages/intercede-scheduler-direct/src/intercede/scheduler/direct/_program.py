@@ -45,6 +45,9 @@ born() {
 
 alive() { [ -n "$2" ] && born "$1" && [ "$born" = "$2" ]; }
 
+# killed COPY: our kill left its mark, on the copy or on its whole submission.
+killed() { [ -e "$1/cancel" ] || [ -e "${1%/*}/cancel" ]; }
+
 # look COPY: sets $state of the copy in that directory: waiting, running, elsewhere, orphaned, unstarted, gone.
 look() {
   state=gone
@@ -65,7 +68,7 @@ look() {
     fi
     # It may have ended while we looked.
     [ ! -e "$1/exit" ] || state=gone
-  elif [ -d "$1/work" ] && [ ! -e "$1/cancel" ]; then state=waiting
+  elif [ -d "$1/work" ] && ! killed "$1"; then state=waiting
   fi
 }
 
@@ -90,7 +93,7 @@ recover() {
     rm -f "$1/$2/slot" "$d/next/$1"
     mv "$d/active/$1" "$d/queue/$1" 2>/dev/null
     state=waiting
-    [ ! -e "$1/$2/cancel" ] || state=gone
+    ! killed "$1/$2" || state=gone
   fi
   exec 8>&-
 }
@@ -128,7 +131,7 @@ choose() {
       [ "$copy" -ge "$from" ] || copy=$from
       while [ "$copy" -le "${range#*-}" ]; do
         c=$sub/$copy
-        if [ -d "$c/work" ] && [ ! -e "$c/slot" ] && [ ! -e "$c/cancel" ] && [ ! -e "$c/exit" ]; then
+        if [ -d "$c/work" ] && [ ! -e "$c/slot" ] && ! killed "$c" && [ ! -e "$c/exit" ]; then
           if ! echo "$k $host $boot $$ $me" > "$c/slot"; then
             # The disk is full; the next call tries again.
             rm -f "$c/slot"

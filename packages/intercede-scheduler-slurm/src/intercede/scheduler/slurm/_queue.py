@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from intercede.core import JobDetails, JobStatus, NativeJob, ResourceError, Results
@@ -62,14 +63,15 @@ def read_status(jobs: Sequence[NativeJob], results: Results) -> dict[NativeJob, 
         row = rows.get(job.id)
         if row is None or (len(row) > 1 and row[1] != NAME + job.submission):
             continue
-        found[job] = _row_details(row)
+        found[job] = _row_details(*row[2:])
     return found
 
 
-def _row_details(row: Sequence[str]) -> JobDetails:
-    if len(row) != 8:
+@lru_cache(maxsize=1024)  # most elements of an array have these in common
+def _row_details(*told: str) -> JobDetails:
+    if len(told) != 6:
         return _UNREADABLE
-    _, _, name, reason, submitted, started, ended, nodes = row
+    name, reason, submitted, started, ended, nodes = told
     state = read_state(name)
     # A row whose times are no times is not squeue's.
     if state is None or read_moment(submitted) is None:
