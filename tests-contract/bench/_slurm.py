@@ -1,8 +1,11 @@
 """A cluster's work over SSH: 1,000 copies submitted, 10,000 polled, the output of 1,000 fetched, 10,000 killed, beside Slurm's own commands
 through OpenSSH's `ssh`.
 
-Both have a connection already, to the same account of the same cluster. Jobs that are only submitted, counted and killed are held, so that
-no turn shares the machine with the jobs of the one before.
+Both have a connection already, to the same account of the same cluster. Jobs that are only submitted and counted are held, so that no turn
+shares the machine with the jobs of the one before. Killed are held ones, and ones of which some run: a
+cluster forgets a held array in one step, and ends a running one job by job.
+
+Beside each stands the bare command, and where ours does more by contract, what a careful hand would do to get the same.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +43,8 @@ _STACK: Final = "slurm-wide-forky"
 _ACCOUNT: Final = "plain"
 _FEW: Final = 1_000
 _MANY: Final = 10_000
+#: So many run, at least, when the others are killed with them.
+_RUNNING: Final = 100
 _PATIENCE_S: Final = 600.0
 #: What each job writes whose output is fetched: 10 kB, and a word on stdout.
 _PAYLOAD: Final = "head -c 10240 /dev/zero >result; echo done"
@@ -60,7 +65,7 @@ async def rows(rounds: int, tell: Callable[[str], None]) -> Sequence[Row]:
             _backend(there, credentials, "live") as live,
         ):
             bench = _Bench(["ssh", *options, host], held, live, Path(folder))
-            for case in (bench.submit, bench.poll, bench.fetch, bench.kill):
+            for case in (bench.submit, bench.poll, bench.fetch, bench.kill, bench.kill_live):
                 async with case() as sides:
                     found.append(await measure(sides, rounds, tell))
     return found
@@ -117,10 +122,23 @@ class _Bench:
             assert len(await self._queue()) == _FEW
             await self._empty()
 
+        async def with_folders() -> None:
+            names = f"i=0; while [ $i -lt {_FEW} ]; do echo $i/work; i=$((i + 1)); done"
+            await self._run(f"mkdir array && cd array && {{ {names}; }} | xargs mkdir -p")
+            array = f"sbatch --parsable --hold --array=0-{_FEW - 1} --output=%a/stdout"
+            await self._run(f"cd array && {array}", b"#!/bin/sh\nexec true\n")
+
+        async def folders_came() -> None:
+            await raw_came()
+            await self._run("rm -r array")
+
         yield Case(
             "1,000 copies submitted",
             Side("interCEde", ours, ours_came),
-            [Side("sbatch", raw, raw_came)],
+            [
+                Side("sbatch", raw, raw_came),
+                Side("mkdir and sbatch", with_folders, folders_came),
+            ],
         )
 
     @asynccontextmanager
@@ -179,31 +197,42 @@ class _Bench:
         )
         (await self.live.purge(ids)).raise_for_failures()
 
+    def kill(self) -> AbstractAsyncContextManager[Case]:
+        """Of held jobs."""
+        return self._kill(self.held, "10,000 held jobs killed", 0)
+
+    def kill_live(self) -> AbstractAsyncContextManager[Case]:
+        """Of jobs some of which run."""
+        return self._kill(self.live, "10,000 killed, some of which run", _RUNNING)
+
     @asynccontextmanager
-    async def kill(self) -> AsyncIterator[Case]:
-        """From the ids to an empty queue. Each turn has new jobs; only the kill is timed."""
+    async def _kill(self, ce: BatchBackend, name: str, running: int) -> AsyncIterator[Case]:
+        """From the ids to the end of all. Each turn has new jobs; only the kill is timed."""
         made: list[Submission] = []
 
         async def submitted() -> None:
             for submission in made:
                 await self._away(submission)
             made.clear()
-            made.append(await self.held.submit(_nothing(), _MANY))
+            made.append(await ce.submit(SubmissionSpec("sleep", ["3600"], resident=True), _MANY))
+            with anyio.fail_after(_PATIENCE_S):
+                while (await ce.counts()).running < running:
+                    await anyio.sleep(1)
 
         async def ours() -> None:
             ids = [handle.id for handle in made[0].handles]
-            (await self.held.kill(ids)).raise_for_failures()
+            (await ce.kill(ids)).raise_for_failures()
 
         async def by_user() -> None:
             await self._run(f"scancel -u {_ACCOUNT}")
 
         async def all_gone() -> None:
-            assert not await self._queue()
+            await self._emptied()
             await submitted()
 
         await submitted()
         yield Case(
-            "10,000 killed",
+            name,
             Side("interCEde", ours, all_gone),
             [Side("scancel -u", by_user, all_gone)],
         )
@@ -219,6 +248,9 @@ class _Bench:
 
     async def _empty(self) -> None:
         await self._run(f"scancel -u {_ACCOUNT}")
+        await self._emptied()
+
+    async def _emptied(self) -> None:
         with anyio.fail_after(_PATIENCE_S):
             while True:
                 if not await self._queue():
