@@ -277,6 +277,50 @@ async def test_a_word_that_cannot_be_written_down_is_told_all_the_same(
         assert (await ce.details(ids))[ids[0]] == TIMEOUT
 
 
+async def test_a_word_that_is_half_written_is_not_believed_yet(
+    make_backend: Any, tools: Any, root: Path
+) -> None:
+    scheduler = Tells()
+    async with make_backend(scheduler=scheduler, grace_s=60) as ce:
+        ids = await without_records(ce, tools, root)
+        written = place(root, ids[0]) / "ended"
+        scheduler.said = {native(ids[0]): TIMEOUT}
+        assert (await ce.details(ids))[ids[0]] == TIMEOUT
+        line = written.read_bytes()
+        scheduler.said = {}
+        written.write_bytes(line[: len(line) // 2])
+        assert (await ce.status(ids)).failures[ids[0]].code is FailureCode.NOT_NOW
+        written.write_bytes(line)
+        assert (await ce.details(ids))[ids[0]] == TIMEOUT
+
+
+async def test_a_word_that_somebody_died_over_is_written_again(
+    make_backend: Any, tools: Any, root: Path
+) -> None:
+    scheduler = Tells()
+    async with make_backend(scheduler=scheduler, grace_s=60) as ce:
+        ids = await without_records(ce, tools, root)
+        written = place(root, ids[0]) / "ended"
+        written.touch()
+        refused = await ce.purge(ids)
+        assert refused.failures[ids[0]].code is FailureCode.NOT_NOW
+        scheduler.said = {native(ids[0]): TIMEOUT}
+        assert (await ce.details(ids))[ids[0]] == TIMEOUT
+        scheduler.said = {}
+        assert (await ce.details(ids))[ids[0]] == TIMEOUT
+        assert written.stat().st_size > 0
+
+
+async def test_the_first_word_stays(make_backend: Any, tools: Any, root: Path) -> None:
+    scheduler = Tells()
+    async with make_backend(scheduler=scheduler, grace_s=60) as ce:
+        ids = await without_records(ce, tools, root)
+        scheduler.said = {native(ids[0]): TIMEOUT}
+        assert (await ce.details(ids))[ids[0]] == TIMEOUT
+        scheduler.said = {native(ids[0]): JobDetails(JobStatus.CANCELLED, native_state="CANCELLED")}
+        assert (await ce.details(ids))[ids[0]] == TIMEOUT
+
+
 async def test_the_schedulers_word_is_kept_as_it_was_said(
     make_backend: Any, tools: Any, root: Path
 ) -> None:

@@ -278,13 +278,15 @@ keep() {
   [ ! -e "$1/ended" ] || [ -s "$1/ended" ] || rm -f "$1/ended"
   set -C; { printf '%s\\n' "$2" > "$1/ended"; } 2>/dev/null; set +C
   [ -s "$1/ended" ] || rm -f "$1/ended"
-  { IFS= read -r ended < "$1/ended"; } 2>/dev/null
+  read_ended "$1"
 }
+# read_ended J: sets $ended to what is written down; a line without an end is still being written.
+read_ended() { { IFS= read -r ended < "$1/ended" || ended=; } 2>/dev/null; }
 # tell J [LINE]: how a job ended. LINE is what the scheduler says of that; where it decides, it is written down.
 tell() {
   if [ -h "$1" ] || [ ! -d "$1" ]; then echo "absent $1"; return 0; fi
-  record= ended= lost=
-  { IFS= read -r ended < "$1/ended"; } 2>/dev/null
+  record= lost=
+  read_ended "$1"
   if [ -e "$1/lost" ]; then lost=yes; else { IFS= read -r record < "$1/exit"; } 2>/dev/null; fi
   if [ -n "$2" ] && [ -z "$lost$ended" ]; then
     case $record in
