@@ -7,6 +7,8 @@ or when a command on the account's PATH is not the one that it seems to be. What
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,6 +17,7 @@ from typing import Final
 from attrs import field, frozen
 
 from ._engine import Engine, find_engine
+from ._errors import StackError
 from ._life import Running, running
 from ._manifest import stacks
 
@@ -32,7 +35,8 @@ printf '%s\\n' "$2" > "$HOME/.front/.$1"
 chmod 755 "$HOME/.front/.$1"
 mv "$HOME/.front/.$1" "$HOME/.front/$1"
 """
-_JOBS: Final = "/usr/bin/squeue --noheader --array --states=all --format='%i|%u|%T|%j'"
+#: Names may have several lines: a word that none of them can hold is about each row.
+_JOBS: Final = '/usr/bin/squeue --noheader --array --states=all --format="$1|%i|%u|%T|%j|$1"'
 
 
 @frozen
@@ -87,8 +91,12 @@ class Cluster:
         )
 
     async def jobs(self) -> Sequence[Job]:
-        """All that the controller holds, of everybody; names must be of one line."""
-        rows = (await self.run(_JOBS)).splitlines()
+        """All that the controller holds, of everybody."""
+        word = secrets.token_hex(12)
+        said = await self.run(_JOBS, word)
+        rows = re.findall(rf"^{word}\|(.*?)\|{word}$", said, re.DOTALL | re.MULTILINE)
+        if said.count(word) != 2 * len(rows):
+            raise StackError(f"squeue printed half a row: {said[-200:]!r}")
         return [Job(*row.split("|", 3)) for row in rows]
 
     @asynccontextmanager

@@ -14,7 +14,8 @@ from stacks._life import Running
 from stacks._manifest import Stack
 from stacks.slurm import Cluster, Job
 
-ROWS = "7_1|bash|RUNNING|a|b\n8|tcsh|PENDING|intercede-x\n"
+#: As squeue prints them, with what it was given in place of W.
+ROWS = "W|7_1|bash|RUNNING|a|b\n9|root|RUNNING|c|W\nW|8|tcsh|PENDING|intercede-x|W\n"
 
 
 @pytest.fixture
@@ -108,8 +109,16 @@ async def test_a_script_that_fails_says_so(cluster: Cluster) -> None:
 async def test_what_the_controller_holds_is_told_job_by_job(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stacks.slurm._JOBS", f"printf %s {shlex.quote(ROWS)}")
+    monkeypatch.setattr("stacks.slurm._JOBS", f'printf %s {shlex.quote(ROWS)} | sed "s/W/$1/g"')
     assert await cluster.jobs() == [
-        Job("7_1", "bash", "RUNNING", "a|b"),
+        Job("7_1", "bash", "RUNNING", "a|b\n9|root|RUNNING|c"),
         Job("8", "tcsh", "PENDING", "intercede-x"),
     ]
+
+
+async def test_half_a_row_of_the_controller_is_an_error(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stacks.slurm._JOBS", 'echo "$1|8|tcsh|PEND"')
+    with pytest.raises(StackError, match="half a row"):
+        await cluster.jobs()
