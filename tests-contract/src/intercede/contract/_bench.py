@@ -52,6 +52,7 @@ from ._probe import Probe
 from ._resource import Faults, Resource
 from ._rules import RULES_ATTRIBUTE
 from ._verdict import not_observed, not_offered
+from ._workers import undisturbed
 
 __all__ = ["Bench", "Gathered", "Rules"]
 
@@ -455,10 +456,18 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
     """Await this, which ends by itself, also when somebody who does not want to wait cancels us meanwhile (Ctrl-C)."""
     task = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(task)
+        with undisturbed(_is_interrupted()):
+            await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        with undisturbed():
+            await asyncio.wait([task])
         raise
+
+
+def _is_interrupted() -> bool:
+    """Ctrl-C has cancelled us: a time-out takes its own cancelling back."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _made_unique(value: Any, name: str = "") -> Any:
