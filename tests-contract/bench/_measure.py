@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+import anyio.to_thread
 from attrs import field, frozen
 
 __all__ = ["Case", "Row", "Side", "chart", "measure", "table"]
@@ -66,6 +68,8 @@ class Row:
 async def measure(case: Case, rounds: int, tell: Callable[[str], None]) -> Row:
     """Let the sides take turns, in an order that is reversed each time.
 
+    Each turn begins with nothing left to be written to the disk: else a side pays for what the one before it wrote.
+
     Args:
         case: What to measure.
         rounds: How many turns each side has.
@@ -75,6 +79,7 @@ async def measure(case: Case, rounds: int, tell: Callable[[str], None]) -> Row:
     row = Row(case.name, {side.name: [] for side in sides})
     for turn in range(rounds):
         for side in sides if turn % 2 == 0 else reversed(sides):
+            await anyio.to_thread.run_sync(os.sync)
             began = time.perf_counter()
             await side.run()
             took = time.perf_counter() - began

@@ -174,6 +174,7 @@ def _of_copies(root: Path, name: str) -> list[str]:
     [
         (os.kill, signal.SIGINT, ()),
         (os.kill, signal.SIGTERM, ()),
+        (os.kill, signal.SIGINT, ("-n", "2")),
         (os.killpg, signal.SIGINT, ()),  # as a terminal does
         (os.killpg, signal.SIGINT, ("-n", "2")),
     ],

@@ -43,10 +43,10 @@ WITHOUT = {
 
 
 def run_pytest(
-    folder: Path, *options: str, settings: str = "", **config: object
+    folder: Path, *options: str, settings: str = "", beside: str = "", **config: object
 ) -> subprocess.CompletedProcess[str]:
     module = textwrap.dedent(MODULE.format(config={"type": "fake", "speed": 100.0, **config}))
-    (folder / "test_mine.py").write_text(module)
+    (folder / "test_mine.py").write_text(module + textwrap.dedent(beside))
     (folder / "pytest.ini").write_text(f"[pytest]\naddopts = --strict-markers\n{settings}")
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", *options],
@@ -117,6 +117,50 @@ def test_a_module_of_ten_lines_is_enough_under_strict_settings(tmp_path: Path) -
     assert done.returncode == 0, done.stdout[-4000:]
     assert "contract: rule by verdict: TestMine" in done.stdout
     assert verdicts(done.stdout) == {"T2": "not observed", "T3": "passed"}
+
+
+#: A module whose own tests are pytest-asyncio's.
+MARKED = """
+    import asyncio
+    import pytest
+
+    pytestmark = pytest.mark.asyncio{arguments}
+
+    async def test_beside():
+        assert asyncio.get_running_loop()
+"""
+
+
+@pytest.mark.parametrize("arguments", ["", "(loop_scope='module')"])
+@pytest.mark.parametrize("mode", ["strict", "auto"])
+def test_a_module_that_is_marked_for_pytest_asyncio_runs_without_a_warning(
+    tmp_path: Path, mode: str, arguments: str
+) -> None:
+    pytest.importorskip("pytest_asyncio")
+    settings = f"asyncio_mode = {mode}\nasyncio_default_fixture_loop_scope = function\nfilterwarnings = error\n"
+    done = run_pytest(
+        tmp_path,
+        *("-q", "-k", "exit_0 or beside"),
+        settings=settings,
+        beside=MARKED.format(arguments=arguments),
+        site="marked",
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "warning" not in done.stdout
+    assert verdicts(done.stdout) == {"T3": "passed"}
+    assert "2 passed" in done.stdout
+
+
+def test_a_projects_own_mark_in_vain_is_still_warned_of(tmp_path: Path) -> None:
+    pytest.importorskip("pytest_asyncio")
+    mistaken = "\n\n    def test_beside(self):\n        pass\n\n\nimport pytest\npytestmark = pytest.mark.asyncio\n"
+    settings = "asyncio_mode = strict\nasyncio_default_fixture_loop_scope = function\n"
+    done = run_pytest(
+        tmp_path, "-q", "-k", "exit_0 or beside", settings=settings, beside=mistaken, site="own"
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "TestMine::test_beside" in done.stdout
+    assert done.stdout.count("but it is not an async function") == 1
 
 
 def test_verdicts_of_all_processes_come_together(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import json
 import pickle
 import sys
 import uuid
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
@@ -49,11 +50,17 @@ from ._crossing import Crossed, crossing, heard, listen
 from ._payload import PAYLOAD
 from ._probe import Probe
 from ._resource import Faults, Resource
+from ._rules import RULES_ATTRIBUTE
 from ._verdict import not_observed, not_offered
+from ._workers import undisturbed
 
 __all__ = ["Bench", "Gathered", "Rules"]
 
 _UNIQUE: Final = "{unique}"
+#: What pytest-asyncio says of a test that is marked for it and brings its own loop.
+_MARKED_IN_VAIN: Final = (
+    r".* is marked with '@pytest\.mark\.asyncio' but it is not an async function"
+)
 #: Why a job may still be there after a purge, and is purged again.
 _NOT_GONE: Final = frozenset({FailureCode.NOT_FINISHED, FailureCode.NOT_NOW, FailureCode.FAILED})
 
@@ -449,10 +456,18 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
     """Await this, which ends by itself, also when somebody who does not want to wait cancels us meanwhile (Ctrl-C)."""
     task = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(task)
+        with undisturbed(_is_interrupted()):
+            await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        with undisturbed():
+            await asyncio.wait([task])
         raise
+
+
+def _is_interrupted() -> bool:
+    """Ctrl-C has cancelled us: a time-out takes its own cancelling back."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _made_unique(value: Any, name: str = "") -> Any:
@@ -476,6 +491,17 @@ class Gathered:
         manager = request.config.pluginmanager
         if not manager.has_plugin(plugin.NAME):
             manager.register(plugin, plugin.NAME)
+
+    @pytest.fixture(autouse=True)
+    def _marked_in_vain(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        """A module's mark for pytest-asyncio is for the tests beside ours: that it is on ours as well is not worth its warning.
+
+        Not by a mark of pytest, which would have to be registered: without its plugin `warnings` it is not.
+        """
+        with warnings.catch_warnings():
+            if hasattr(request.function, RULES_ATTRIBUTE):
+                warnings.filterwarnings("ignore", _MARKED_IN_VAIN, pytest.PytestWarning)
+            yield
 
 
 class Rules(Gathered):

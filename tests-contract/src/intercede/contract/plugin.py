@@ -9,6 +9,7 @@ own JUnit XML has them.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Generator, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from ._guard import contract_of, standard_tests
 from ._report import Outcome, Report, rules_named
 from ._rules import RULES, RULES_ATTRIBUTE, Verdict
+from ._workers import WORKER_PROPERTY, Workers
 
 __all__ = [
     "NAME",
@@ -90,6 +92,7 @@ class Verdicts:
     def __init__(self, config: pytest.Config, required: tuple[str, ...] = ()) -> None:
         self.report = Report(required)
         self._json = config.getoption("contract_json", "")
+        self._workers = Workers()
         self._sums_up = not hasattr(config, "workerinput")
 
     # -------------------------------------------------------------- where the tests run
@@ -107,6 +110,8 @@ class Verdicts:
             return report
         if rules:
             self._decide(item, report, rules, reasons)
+        if report.when == "setup":
+            report.user_properties = [*item.user_properties, (WORKER_PROPERTY, os.getpid())]
         if report.when == "teardown":
             outcome = item.stash.get(_OUTCOME, Outcome(rules, Verdict.SKIPPED, "it did not run"))
             properties = list(_properties(cls, outcome, reasons))
@@ -143,7 +148,9 @@ class Verdicts:
     # -------------------------------------------------------------- where the reports meet
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note what a test came to."""
+        """Note where a test begins, and what it came to."""
+        if report.when == "setup":
+            self._workers.note(report)
         if report.when != "teardown":
             return
         found: dict[str, list[str]] = {}
@@ -162,6 +169,10 @@ class Verdicts:
         self.report.add(resource, test, outcome, reasons)
         if resource not in self.report.standard:
             self.report.standard[resource] = _standard(found[CONTRACT_PROPERTY][0])
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Wait for what other processes have to clear up."""
+        self._workers.clear_up()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
