@@ -203,13 +203,15 @@ class Scene:
                 await asyncio.sleep(0.1)
         return ids
 
-    async def until(self, ids: Sequence[JobID], *wanted: JobStatus) -> None:
+    async def until(
+        self, ids: Sequence[JobID], *wanted: JobStatus, ce: BatchBackend | None = None
+    ) -> None:
         """Wait until each of the jobs is in one of these states."""
         status: object = {}
         try:
             async with asyncio.timeout(PATIENCE_S):
                 while True:
-                    status = await self.ce.status(ids)
+                    status = await (ce or self.ce).status(ids)
                     if all(at in wanted for at in status.values()):
                         return
                     await asyncio.sleep(_POLL_S)
