@@ -214,8 +214,9 @@ async def _forgotten(scene: Scene) -> JobID:
     await scene.scancel(native)
 
     async def written() -> bool:
-        script = 'sacct -n -X -P -S now-1hour -j "$1" --format=State'
-        return "CANCELLED" in await scene.cluster.run(script, native)
+        # The end may be written before the name is; if the controller dies between, the row is "allocation" for ever (22.05).
+        script = 'sacct -n -X -P -S now-1hour -j "$1" --format=JobName,State'
+        return f"{submission}|CANCELLED" in await scene.cluster.run(script, native)
 
     await passing(written, f"sacct's word of {submission}")
     await scene.cluster.cold_start()
