@@ -47,13 +47,13 @@ async def check(
 
     with screen.watch(names, len(Step)) as watch:
         checks = [Check(configuration, name, options.timeout, watch) for name in names]
-        try:
-            with interrupts.noted(tell) as interrupted:
+        with interrupts.noted(tell) as interrupted:
+            try:
                 await _all_over(checks, interrupted)
-        finally:
-            if interrupted.is_set():
+            finally:
                 for one in checks:
-                    if one.leaves_something:
+                    one.abandon()
+                    if interrupted.is_set() and one.leaves_something:
                         screen.note(left_text(one.course))
     for one in checks:
         if one.fault is not None:

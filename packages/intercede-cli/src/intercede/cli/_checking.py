@@ -113,7 +113,8 @@ class Check:
                 with suppress(Stopped):
                     self._go(Path(place))
                 self._line.clear_up()
-                self._step(Step.CLEAN, self._cleaned)
+                with suppress(Stopped):
+                    self._step(Step.CLEAN, self._cleaned)
         except BaseException as fault:
             self.fault = fault
         finally:
@@ -132,6 +133,10 @@ class Check:
         A submit is not broken off: only when it has ended is it known what there is to remove.
         """
         self._line.stop()
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more: it does not even clear up."""
+        self._line.abandon()
 
     # ------------------------------------------------------------ the course
 
@@ -159,6 +164,7 @@ class Check:
             results[step] = Result(Outcome.NOT_OFFERED)
         if step in results or self.course.hindrance(step) is not None:
             return
+        self._line.check()
         self._tell(step)
         self._line.allow(self._timeout_s)
         began = time.monotonic()

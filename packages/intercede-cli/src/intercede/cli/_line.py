@@ -65,6 +65,7 @@ class Line:
         self._lock = threading.Lock()
         self._shielded = False
         self._clearing = False
+        self._abandoned = False
         self._open: _Open | None = None
 
     # ------------------------------------------------------------ time
@@ -120,8 +121,24 @@ class Line:
     def clear_up(self) -> None:
         """From now on no stop counts, neither an earlier one nor one that comes."""
         with self._lock:
-            self._clearing = True
-            self._stopped.clear()
+            if not self._abandoned:
+                self._clearing = True
+                self._stopped.clear()
+
+    def abandon(self) -> None:
+        """Nobody waits any more: let nothing more begin, not even what clears up."""
+        with self._lock:
+            self._abandoned = True
+            self._stopped.set()
+
+    def check(self) -> None:
+        """Return if there is leave to go on.
+
+        Raises:
+            Stopped: There is none.
+        """
+        if self._stopped.is_set():
+            raise Stopped
 
     def close(self) -> None:
         """Break off what is under way, and let go of the connection."""
@@ -218,8 +235,7 @@ class Line:
             Late: It took longer.
             Stopped: Meanwhile, or before.
         """
-        if self._stopped.is_set():
-            raise Stopped
+        self.check()
         loop, ce = self._opened()
         timer = threading.Timer(max(self._deadline - time.monotonic(), _ANSWER_S), self.close)
         timer.daemon = True
