@@ -14,6 +14,7 @@ import atexit
 import logging
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
@@ -90,12 +91,12 @@ class Loop:
             RuntimeError: Inside a running event loop, which this would block.
             ClosedError: The loop was closed, before or meanwhile.
         """
-        refuse_inside_a_loop(function)
+        refuse_inside_a_loop(f"Loop.call({function!r})")
         return self._done(Call(partial(function, *args, **kwargs), breakable=True))
 
     def finish(self, function: Callable[[], Awaitable[T]]) -> T:
         """Like `call`, for what must not be broken off: when the caller is interrupted, it is waited for all the same, but not cancelled."""
-        refuse_inside_a_loop(function)
+        refuse_inside_a_loop(f"Loop.finish({function!r})")
         return self._done(Call(function, breakable=False))
 
     def close(self) -> None:
@@ -104,7 +105,7 @@ class Loop:
         Raises:
             RuntimeError: Inside a running event loop.
         """
-        refuse_inside_a_loop(self.close)
+        refuse_inside_a_loop("Loop.close")
         self._wind_up()
 
     # ---------------------------------------------------------------- what shall not stay open
@@ -117,12 +118,14 @@ class Loop:
         """It is closed."""
         self._open.pop(key, None)
 
-    def abandon(self, key: object) -> None:
+    def abandon(self, key: object, name: str) -> None:
         """Close, without waiting, what nobody can use any more. Called by the garbage collector, so in any thread, and in a child."""
-        if key in self._open and self._starting is not None and self._starting.done():
-            running = self._starting.result()
-            with suppress(RuntimeError):  # it has ended
-                running.loop.call_soon_threadsafe(self._close_abandoned, running, key)
+        if key not in self._open or self._starting is None or not self._starting.done():
+            return
+        running = self._starting.result()
+        with suppress(RuntimeError):  # it has ended
+            running.loop.call_soon_threadsafe(self._close_abandoned, running, key)
+        warnings.warn(f"{name} was not closed", ResourceWarning, stacklevel=2)
 
     def _close_abandoned(self, running: _Running, key: object) -> None:
         if not running.stop.is_set() and (close := self._open.pop(key, None)) is not None:
@@ -139,7 +142,7 @@ class Loop:
                 call.ended.cancel()
             return call.ended.result()
         except CancelledError:
-            if call.ended.cancelled():
+            if self._closed:
                 raise _closed("its event loop was closed meanwhile") from None
             raise
         except BaseException:
@@ -233,7 +236,7 @@ async def _close_quietly(close: Closer) -> None:
         _log.debug("something did not close", exc_info=True)
 
 
-def refuse_inside_a_loop(function: Callable[..., object]) -> None:
+def refuse_inside_a_loop(who: str) -> None:
     """Return if the caller's thread runs no event loop.
 
     Raises:
@@ -243,9 +246,8 @@ def refuse_inside_a_loop(function: Callable[..., object]) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    name = getattr(function, "__qualname__", repr(function))
     raise RuntimeError(
-        f"{name}: called synchronously inside a running event loop, which it would block; await the"
+        f"{who}: called synchronously inside a running event loop, which it would block; await the"
         " backend of intercede.core.registry there, or call this one in a thread"
         " (anyio.to_thread.run_sync)"
     )
