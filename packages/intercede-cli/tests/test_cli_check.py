@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, Final
 
 import pytest
+from attrs import evolve
+
+from intercede.core import (
+    BulkResult,
+    Diagnostics,
+    JobCounts,
+    JobDetails,
+    JobID,
+    JobStatus,
+    OpOutcome,
+)
+from intercede.fake import FakeBackend
 
 Run = Callable[..., "CompletedProcess[str]"]
 Configure = Callable[[str], None]
@@ -274,6 +286,221 @@ def test_an_answer_that_does_not_come_is_waited_for_no_longer_than_the_time_out(
     assert cause["remedy"].endswith("give it longer with --timeout")
     assert 1 <= check["steps"][step]["seconds"] < 5
     assert (check["exit_code"], check["left"]) == (3, [])
+
+
+# ---------------------------------------------------------------- a resource that does not do what it says
+
+
+def test_output_that_differs_is_a_failed_fetch(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = FakeBackend.fetch_output
+
+    async def fetch_output(self: FakeBackend, ids: Sequence[JobID], dest: Path) -> Any:
+        outputs = await honest(self, ids, dest)
+        for output in outputs.values():
+            output.files["result.txt"].write_text("else")
+        return outputs
+
+    monkeypatch.setattr(FakeBackend, "fetch_output", fetch_output)
+    check = checked()
+
+    assert failed(check) == ["fetch"]
+    cause = check["steps"]["fetch"]["cause"]
+    assert cause["message"].startswith("result.txt came back with b'else' instead of b'intercede-")
+    assert cause["remedy"].startswith("see whether the nodes and the host share the file system")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"stdout": None}, "stdout did not come back"),
+        ({"files": {}}, "result.txt did not come back"),
+    ],
+)
+def test_output_that_is_not_there_is_a_failed_fetch(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], words: str
+) -> None:
+    honest = FakeBackend.fetch_output
+
+    async def fetch_output(self: FakeBackend, ids: Sequence[JobID], dest: Path) -> Any:
+        outputs = await honest(self, ids, dest)
+        return BulkResult({job: evolve(output, **change) for job, output in outputs.items()})
+
+    monkeypatch.setattr(FakeBackend, "fetch_output", fetch_output)
+    check = checked()
+
+    assert failed(check) == ["fetch"]
+    assert check["steps"]["fetch"]["cause"]["message"] == words
+
+
+def test_files_that_nobody_wrote_are_a_failed_fetch(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = FakeBackend.fetch_output
+
+    async def fetch_output(self: FakeBackend, ids: Sequence[JobID], dest: Path) -> Any:
+        outputs = await honest(self, ids, dest)
+        more = {"payload.sh": dest / "payload.sh"}
+        return BulkResult(
+            {job: evolve(one, files={**one.files, **more}) for job, one in outputs.items()}
+        )
+
+    monkeypatch.setattr(FakeBackend, "fetch_output", fetch_output)
+    check = checked()
+
+    assert failed(check) == ["fetch"]
+    assert check["steps"]["fetch"]["cause"]["message"].endswith("did not write: payload.sh")
+
+
+def test_a_kill_that_ends_nothing_is_seen(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = FakeBackend.kill
+    calls: list[Sequence[JobID]] = []
+
+    async def kill(self: FakeBackend, ids: Sequence[JobID]) -> Any:
+        calls.append(ids)
+        if len(calls) > 1:
+            return await honest(self, ids)
+        return BulkResult({job: OpOutcome(True) for job in ids})
+
+    monkeypatch.setattr(FakeBackend, "kill", kill)
+    check = checked("", "--timeout", "1")
+
+    assert failed(check) == ["kill"]
+    message = check["steps"]["kill"]["cause"]["message"]
+    assert message == "the job is not ended by the kill after 1 s: running"
+
+
+def test_a_purge_that_removes_nothing_is_seen(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def purge(self: FakeBackend, ids: Sequence[JobID]) -> Any:
+        return BulkResult({job: OpOutcome(True) for job in ids})
+
+    monkeypatch.setattr(FakeBackend, "purge", purge)
+    check = checked()
+
+    assert failed(check) == ["clean"]
+    assert (
+        check["steps"]["clean"]["cause"]["message"] == "2 jobs are there although they were purged"
+    )
+    assert len(check["left"]) == 2
+
+
+def test_a_tag_that_leads_elsewhere_is_seen(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = FakeBackend.find
+
+    async def find(self: FakeBackend, tag: str) -> Any:
+        handles = await honest(self, tag)
+        return [evolve(handle, submission="other") for handle in handles[:1]]
+
+    monkeypatch.setattr(FakeBackend, "find", find)
+    check = checked()
+
+    assert "find" in failed(check)
+    message = check["steps"]["find"]["cause"]["message"]
+    assert message == "the tag of the two jobs leads to 0 of them and to 1 others"
+
+
+@pytest.mark.parametrize(
+    ("ability", "answer", "words"),
+    [
+        (
+            "diagnostics",
+            lambda ids: BulkResult({job: Diagnostics(stderr_tail=b"oh") for job in ids}),
+            "and what can be read of it is b''",
+        ),
+        ("counts", lambda: JobCounts(0, 0), "no unfinished job is counted, though one runs"),
+    ],
+)
+def test_an_answer_that_leaves_the_running_job_out_is_asked_for_again_and_then_a_finding(
+    checked: Checked,
+    monkeypatch: pytest.MonkeyPatch,
+    ability: str,
+    answer: Callable[..., Any],
+    words: str,
+) -> None:
+    calls: list[object] = []
+
+    async def method(self: FakeBackend, *arguments: Any) -> Any:
+        calls.append(arguments)
+        return answer(*arguments)
+
+    monkeypatch.setattr(FakeBackend, ability, method)
+    check = checked("", "--timeout", "1")
+
+    assert failed(check) == [ability]
+    assert words in check["steps"][ability]["cause"]["message"]
+    assert len(calls) > 3
+
+
+@pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.FINISHED_UNKNOWN])
+def test_a_job_that_does_not_end_well_is_a_failed_finish(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch, status: JobStatus
+) -> None:
+    honest = FakeBackend.details
+
+    async def details(self: FakeBackend, ids: Sequence[JobID]) -> Any:
+        return BulkResult(
+            {
+                job: evolve(one, status=status, exit_code=None, reason="who knows")
+                if one.status is JobStatus.SUCCESSFUL
+                else one
+                for job, one in (await honest(self, ids)).items()
+            }
+        )
+
+    monkeypatch.setattr(FakeBackend, "details", details)
+    check = checked()
+
+    assert failed(check) == ["finish"]
+    cause = check["steps"]["finish"]["cause"]
+    assert cause["message"] == f"the job that should end well has not: {status} (who knows)"
+    assert ("look for what ends jobs" in cause["remedy"]) == (status is JobStatus.FAILED)
+    assert cause["said"].startswith("submitted ")  # the fake's log
+
+
+@pytest.mark.parametrize("ability", ["status", "diagnostics", "counts"])
+def test_a_job_that_is_ended_while_it_is_looked_at_is_told_as_that_wherever_it_is_noticed(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch, ability: str
+) -> None:
+    """Somebody ends it just before this is asked, and the answer has nothing of it any more."""
+    honest = FakeBackend.details
+    empty: dict[str, Callable[..., Any]] = {
+        "diagnostics": lambda ids: BulkResult({job: Diagnostics() for job in ids}),
+        "counts": lambda: JobCounts(0, 0),
+    }
+    dead = ability == "status"
+
+    async def details(self: FakeBackend, ids: Sequence[JobID]) -> Any:
+        answer = await honest(self, ids)
+        if not dead:
+            return answer
+        end = JobDetails(JobStatus.FAILED, signal=9)
+        return BulkResult(
+            {job: end if one.status is JobStatus.RUNNING else one for job, one in answer.items()}
+        )
+
+    async def asked(self: FakeBackend, *arguments: Any) -> Any:
+        nonlocal dead
+        dead = bool(arguments) or bool(self.site.counts("fake").running)
+        return empty[ability](*arguments)
+
+    monkeypatch.setattr(FakeBackend, "details", details)
+    if ability in empty:
+        monkeypatch.setattr(FakeBackend, ability, asked)
+    check = checked()
+
+    assert failed(check)[0] == ability
+    cause = check["steps"][ability]["cause"]
+    assert "has ended" in cause["message"]
+    assert cause["message"].endswith("and not by us: failed, signal 9")
+    assert cause["remedy"].startswith("look for what ends jobs there")
+    assert check["steps"]["kill"]["result"] == "not reached"
 
 
 # ---------------------------------------------------------------- which resources

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 Starter = Callable[..., "subprocess.Popen[bytes]"]
-Begun = Callable[[str], "subprocess.Popen[bytes]"]
+Begun = Callable[..., "subprocess.Popen[bytes]"]
 
 CLEARING = b"intercede: interrupted: clearing up; Ctrl-C again leaves what is there\n"
 

@@ -20,12 +20,13 @@ from intercede.core import (
     FailureCode,
     InterCEdeError,
     JobDetails,
+    JobHandle,
     JobID,
     JobStatus,
+    ResourceError,
     SubmitUncertain,
-    TransportError,
 )
-from intercede.toolkit import new_submission
+from intercede.toolkit import JobParts, new_submission
 
 from ._configuration import Configuration
 from ._exits import ExitCode
@@ -97,13 +98,14 @@ class Check:
         self._watch = watch
         self._abilities: frozenset[str] | None = None
         #: What the resource said to the first question, unless it was an answer.
-        self._first: InterCEdeError | Finding | None = None
+        self._first: ResourceError | Finding | None = None
         #: Something was sent, whatever became of it.
         self._sent = False
         self._jobs: list[JobID] = []
         self._purge_passed = False
         self._submitted_at = 0.0
         self._brief = self._sleeper = JobID("")
+        self._ours: set[tuple[str, int]] = set()
         self._ended: set[JobID] = set()
 
     def run(self) -> None:
@@ -204,9 +206,7 @@ class Check:
             if not error.refused:
                 raise _Untried(Outcome.NOT_REACHED, "there was nothing to log in with") from None
             return ""
-        except TransportError:
-            raise
-        except InterCEdeError as error:
+        except ResourceError as error:  # it can say no only to who has been let in
             self._first = error
         results[Step.AUTHENTICATE] = Result(Outcome.OK, note="in the same call")
         return ""
@@ -216,7 +216,7 @@ class Check:
         if self._offers("find"):
             self._line.find(self.course.tag)
             return None
-        nobodys = JobID(f"{self.course.resource}/{new_submission()}/0")
+        nobodys = JobParts(self.course.resource, new_submission(), 0).encode()
         answer = self._line.details([nobodys])
         failure = answer.failures.get(nobodys)
         if failure is None:
@@ -239,10 +239,12 @@ class Check:
     # ------------------------------------------------------------ two jobs
 
     def _submitted(self, brief: Probe, sleeper: Probe) -> str:
-        self._brief, self._sleeper = (self._sent_off(probe) for probe in (brief, sleeper))
+        handles = [self._sent_off(probe) for probe in (brief, sleeper)]
+        self._brief, self._sleeper = (handle.id for handle in handles)
+        self._ours = {(handle.submission, handle.copy) for handle in handles}
         return ""
 
-    def _sent_off(self, probe: Probe) -> JobID:
+    def _sent_off(self, probe: Probe) -> JobHandle:
         with self._line.shielded():
             self._sent = True
             try:
@@ -255,15 +257,15 @@ class Check:
         for failure in submission.failures.values():
             raise finding_of(failure, "the job was not submitted")
         (handle,) = submission.handles
-        return handle.id
+        return handle
 
     def _found(self) -> str:
-        ours = {_copy_of(job) for job in (self._brief, self._sleeper)}
-        there = {_copy_of(handle.id) for handle in self._line.find(self.course.tag)}
-        if there != ours:
+        handles = self._line.find(self.course.tag)
+        there = {(handle.submission, handle.copy) for handle in handles}
+        if there != self._ours:
             raise Finding(
-                f"the tag of the two jobs leads to {len(there & ours)} of them"
-                f" and to {len(there - ours)} others",
+                f"the tag of the two jobs leads to {len(there & self._ours)} of them"
+                f" and to {len(there - self._ours)} others",
                 "see whether the sandboxes are on a file system that every login node shares",
             )
         return ""
@@ -398,6 +400,7 @@ class Check:
             if not left:
                 return
             failure = failures[left[0]]
+            self._ended -= {job for job in left if failures[job].code is FailureCode.NOT_FINISHED}
             if self._line.late or failure.code not in _PASSING:
                 raise finding_of(failure, f"{len(left)} jobs were not removed")
             self._pause(began)
@@ -442,11 +445,6 @@ _GONE: Final = Failure(FailureCode.NO_SUCH_JOB, "")
 
 def _is_gone(failure: Failure | None) -> bool:
     return failure is not None and failure.code is FailureCode.NO_SUCH_JOB
-
-
-def _copy_of(job: JobID) -> tuple[str, ...]:
-    """The submission and the copy. The scheduler's id may become known later."""
-    return tuple(job.split("/")[1:3])
 
 
 def _no_answer(seconds: float) -> Finding:
