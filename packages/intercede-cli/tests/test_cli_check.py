@@ -384,7 +384,8 @@ def test_a_purge_that_removes_nothing_is_seen(
 
     assert failed(check) == ["clean"]
     assert (
-        check["steps"]["clean"]["cause"]["message"] == "2 jobs are there although they were purged"
+        check["steps"]["clean"]["cause"]["message"]
+        == "2 jobs were there although they had been purged"
     )
     assert len(check["left"]) == 2
 

@@ -53,7 +53,7 @@ async def check(
             finally:
                 for one in checks:
                     one.abandon()
-                    if interrupted.is_set() and one.leaves_something:
+                    if interrupted.is_set() and one.course.leaves_something:
                         screen.note(left_text(one.course))
     for one in checks:
         if one.fault is not None:

@@ -99,8 +99,6 @@ class Check:
         self._abilities: frozenset[str] | None = None
         #: What the resource said to the first question, unless it was an answer.
         self._first: ResourceError | Finding | None = None
-        #: Something was sent, whatever became of it.
-        self._sent = False
         self._jobs: list[JobID] = []
         self._purge_passed = False
         self._submitted_at = 0.0
@@ -122,12 +120,6 @@ class Check:
         finally:
             self._line.close()
             self.course.complete()
-
-    @property
-    def leaves_something(self) -> bool:
-        """Something was sent, and it is not known that nothing of it is left."""
-        clean = self.course.results.get(Step.CLEAN)
-        return self._sent and (clean is None or clean.outcome is not Outcome.OK)
 
     def stop(self) -> None:
         """End it soon: what is under way is broken off, and what was submitted is ended and removed.
@@ -246,18 +238,23 @@ class Check:
 
     def _sent_off(self, probe: Probe) -> JobHandle:
         with self._line.shielded():
-            self._sent = True
+            self.course.sent = True
             try:
                 submission = self._line.submit(probe.spec)
             except SubmitUncertain as error:
-                self._jobs += [handle.id for handle in error.handles]
+                self._remember(error.handles)
                 raise
-            self._jobs += [handle.id for handle in submission.handles]
+            self._remember(submission.handles)
         self._submitted_at = time.monotonic()
         for failure in submission.failures.values():
             raise finding_of(failure, "the job was not submitted")
         (handle,) = submission.handles
         return handle
+
+    def _remember(self, handles: Iterable[JobHandle]) -> None:
+        new = [handle.id for handle in handles]
+        self._jobs += new
+        self.course.left += tuple(new)
 
     def _found(self) -> str:
         handles = self._line.find(self.course.tag)
@@ -361,17 +358,15 @@ class Check:
         return ""
 
     def _cleaned(self) -> str:
-        if not self._sent:
+        if not self.course.sent:
             raise _Untried(Outcome.NOT_REACHED, "nothing was submitted")
         there = self._still_there()
         if not self._offers("purge"):
             self._end(there)
             raise _Untried(Outcome.NOT_OFFERED, f"{len(there)} jobs stay there: it has no purge")
-        if there and self._purge_passed:
-            raise _undead(there)
         self._remove(there)
-        if left := self._still_there():
-            raise _undead(left)
+        if self._still_there() or (there and self._purge_passed):
+            raise _undead(there)
         return f"{len(there)} jobs of failed steps were removed" if there else ""
 
     def _still_there(self) -> tuple[JobID, ...]:
@@ -390,13 +385,15 @@ class Check:
         if alive and self._offers("kill"):
             self._line.kill(alive)
 
-    def _remove(self, jobs: Iterable[JobID]) -> None:
+    def _remove(self, jobs: Sequence[JobID]) -> None:
         """End and purge them, and wait for those that take their time to end."""
         left, began = list(jobs), time.monotonic()
         while left:
             self._end(left)
             failures = self._line.purge(left).failures
             left = [job for job in left if not _is_gone(failures.get(job, _GONE))]
+            gone = set(jobs) - set(left)
+            self.course.left = tuple(job for job in self.course.left if job not in gone)
             if not left:
                 return
             failure = failures[left[0]]
@@ -457,6 +454,6 @@ def _no_answer(seconds: float) -> Finding:
 
 def _undead(jobs: Sequence[JobID]) -> Finding:
     return Finding(
-        f"{len(jobs)} jobs are there although they were purged",
+        f"{len(jobs)} jobs were there although they had been purged",
         "see who else writes into the sandboxes there",
     )

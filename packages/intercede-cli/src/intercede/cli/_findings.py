@@ -31,7 +31,7 @@ def report(courses: Sequence[Course], screen: Screen) -> int:
         for step, result in course.results.items():
             if result.cause is not None:
                 _explain(f"{course.resource}: {step} {result.outcome}", result.cause, screen)
-        if course.left:
+        if course.leaves_something:
             screen.line(left_text(course))
     return code
 

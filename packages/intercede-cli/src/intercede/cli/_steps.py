@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import Factory, define, frozen
 
-from intercede.core import Failure, FailureCode, InterCEdeError, SubmitUncertain
+from intercede.core import Failure, FailureCode, InterCEdeError, JobID, SubmitUncertain
 
 from ._exits import ExitCode, error_document, exit_code_of
 
@@ -180,14 +180,16 @@ class Course:
     Attributes:
         resource: Its name.
         tag: Of the jobs that the check submits there.
-        results: Of the steps so far, in their order.
-        left: The ids of jobs that could not be removed.
+        results: Of the steps so far; all of them, in their order, once it is complete.
+        sent: Something was submitted, whatever became of it.
+        left: The ids of jobs that were not removed, as far as they are known.
     """
 
     resource: str
     tag: str
     results: dict[Step, Result] = Factory(dict)
-    left: tuple[str, ...] = ()
+    sent: bool = False
+    left: tuple[JobID, ...] = ()
 
     def hindrance(self, step: Step) -> Step | None:
         """The step because of which this one cannot be tried."""
@@ -206,6 +208,13 @@ class Course:
     def _not_reached(self, step: Step) -> Result:
         hindrance = self.hindrance(step)
         return Result(Outcome.NOT_REACHED, note=f"needs {hindrance}" if hindrance else "")
+
+    @property
+    def leaves_something(self) -> bool:
+        """It is not known that nothing is left of what was sent; a resource that cannot purge apart."""
+        clean = self.results.get(Step.CLEAN)
+        clear = clean is not None and clean.outcome in (Outcome.OK, Outcome.NOT_OFFERED)
+        return self.sent and not clear
 
     @property
     def exit_code(self) -> int:
