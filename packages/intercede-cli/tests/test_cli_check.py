@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -19,6 +20,7 @@ from intercede.core import (
     JobID,
     JobStatus,
     OpOutcome,
+    Unreachable,
 )
 from intercede.fake import FakeBackend
 
@@ -388,6 +390,33 @@ def test_a_purge_that_removes_nothing_is_seen(
         == "2 jobs were there although they had been purged"
     )
     assert len(check["left"]) == 2
+
+
+def test_what_may_be_left_is_named_also_when_the_host_is_gone(
+    intercede: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes away before the kill and does not come back."""
+    honest = FakeBackend.find
+    gone = False
+
+    async def kill(self: FakeBackend, ids: Sequence[JobID]) -> Any:
+        nonlocal gone
+        gone = True
+        raise Unreachable("nobody answers")
+
+    async def find(self: FakeBackend, tag: str) -> Any:
+        if gone:
+            raise Unreachable("nobody answers")
+        return await honest(self, tag)
+
+    monkeypatch.setattr(FakeBackend, "kill", kill)
+    monkeypatch.setattr(FakeBackend, "find", find)
+    configure(REAL)
+    ended = intercede("check", "fake")
+
+    assert ended.returncode == 3
+    assert "\nfake: clean failed: nobody answers\n" in ended.stdout
+    assert re.search(r"\nfake: left: 2 jobs; .*:( fake/\w+/0){2}\n$", ended.stdout)
 
 
 def test_a_tag_that_leads_elsewhere_is_seen(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import select
 import signal
@@ -104,9 +106,11 @@ def _submissions(root: Path) -> list[str]:
 def test_a_submit_is_waited_for_and_then_cleared_up(begin: Begun) -> None:
     process = begin(slow("submit", 2))
     _read_until(process, b"fake: submit\n")
+    began = time.monotonic()
 
     out, err = _interrupted(process)
 
+    assert time.monotonic() - began > 1.5
     assert out == b""
     assert err.startswith(CLEARING)
     assert b"intercede: fake: clean\n" in err
@@ -143,6 +147,29 @@ def test_a_second_one_during_the_submit_says_how_to_find_it(begin: Begun) -> Non
         rb" intercede-check-[0-9a-f]{16}\n",
         err,
     )
+
+
+def test_the_terminal_has_its_cursor_back(start: Starter, here: Path) -> None:
+    (here / "intercede.toml").write_text(
+        '[resources.fake]\ntype = "fake"\nspeed = 1.0\nqueue_delay_s = 1000.0\n'
+    )
+    ours, theirs = pty.openpty()
+    process = start(["check"], stdout=theirs, stderr=theirs, TERM="xterm-256color")
+    os.close(theirs)
+    shown = b""
+    while b"status: pending" not in shown:
+        shown += os.read(ours, 4096)
+
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # EIO: the other side is closed
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    os.close(ours)
+
+    assert process.wait(timeout=30) == 130
+    assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") >= 0
+    assert b"6/14" in shown
+    assert b"interrupted: clearing up" in shown
 
 
 def test_as_json_it_is_a_document(begin: Begun) -> None:
