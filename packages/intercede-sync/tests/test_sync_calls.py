@@ -64,6 +64,7 @@ def test_it_has_exactly_the_abilities_of_the_asynchronous_one(lacking: tuple[str
             assert isinstance(ce, protocol) == isinstance(it, getattr(core, name)), name
     for name in (*CAPABILITIES, "destructive", "submit", "status"):
         assert hasattr(ce, name) == hasattr(it, name), name
+    assert {name for name in dir(ce) if not name.startswith("_")} - {"close"} <= set(dir(it))
 
 
 def test_two_with_the_same_abilities_are_of_one_class() -> None:

@@ -21,7 +21,7 @@ from intercede.core import ClosedError, InterCEdeError
 from ._loop import SHARED, Loop, refuse_inside_a_loop
 from ._protocols import PROTOCOLS, RENAMED, CredentialProvider, JobBackend
 
-__all__ = ["Facade", "synchronous"]
+__all__ = ["Facade", "synchronous", "within"]
 
 #: What a synchronous name is called on the asynchronous side.
 _ASYNC: Final = {synchronous: name for name, synchronous in RENAMED.items()}
@@ -47,12 +47,6 @@ class Facade:
 
     def __repr__(self) -> str:
         return f"<synchronous {self._it!r}>"
-
-    def direct(self, loop: Loop) -> Any:
-        """The asynchronous object, if it may be used in this loop here and now; else None."""
-        if self._closed or loop is not self._loop or self._process not in (None, os.getpid()):
-            return None
-        return self._it
 
     def _call(self, name: str, /, *args: object, **kwargs: object) -> Any:
         refuse_inside_a_loop(f"{self._it!r}: {name}")
@@ -100,6 +94,13 @@ class Facade:
             self._loop.release(self._key)
             with suppress(ClosedError):
                 self._loop.finish(close)
+
+
+def within(facade: Facade, loop: Loop) -> Any:
+    """The asynchronous object, if it may be used in this loop here and now; else None."""
+    if facade._closed or loop is not facade._loop or facade._process not in (None, os.getpid()):
+        return None
+    return facade._it
 
 
 _OWN: Final[dict[str, Any]] = {

@@ -14,6 +14,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable
@@ -106,13 +107,27 @@ class Loop:
             RuntimeError: Inside a running event loop.
         """
         refuse_inside_a_loop("Loop.close")
-        self._wind_up()
+        if (thread := self._stop()) is not None:
+            thread.join(_END_S)
+
+    def _stop(self) -> threading.Thread | None:
+        """Like `close`, without waiting: the thread that is to end, if there is one."""
+        with _lock:
+            self._closed = True
+            starting = self._starting
+        if starting is None:
+            return None
+        running = starting.result()
+        with suppress(RuntimeError):  # it has ended
+            running.loop.call_soon_threadsafe(running.stop.set)
+        return running.thread
 
     # ---------------------------------------------------------------- what shall not stay open
 
     def keep(self, key: object, close: Closer) -> None:
         """Close something with the loop, unless `release` or `abandon` come first."""
-        self._open[key] = close
+        if not self._closed:
+            self._open[key] = close
 
     def release(self, key: object) -> None:
         """It is closed."""
@@ -120,7 +135,7 @@ class Loop:
 
     def abandon(self, key: object, name: str) -> None:
         """Close, without waiting, what nobody can use any more. Called by the garbage collector, so in any thread, and in a child."""
-        if key not in self._open or self._starting is None or not self._starting.done():
+        if self._closed or key not in self._open or self._starting is None:
             return
         running = self._starting.result()
         with suppress(RuntimeError):  # it has ended
@@ -212,20 +227,9 @@ class Loop:
             calls.cancel_scope.cancel()
         with anyio.move_on_after(_END_S):
             async with anyio.create_task_group() as closing:
-                for close in self._open.values():
+                for close in list(self._open.values()):
                     closing.start_soon(_close_quietly, close)
         self._open.clear()
-
-    def _wind_up(self) -> None:
-        with _lock:
-            self._closed = True
-            starting = self._starting
-        if starting is None:
-            return
-        running = starting.result()
-        with suppress(RuntimeError):  # it has ended
-            running.loop.call_soon_threadsafe(running.stop.set)
-        running.thread.join(_END_S)
 
 
 async def _close_quietly(close: Closer) -> None:
@@ -275,9 +279,11 @@ SHARED: Final = Loop()
 
 def _at_exit() -> None:
     _exiting.set()
+    deadline = time.monotonic() + _END_S
     with suppress(KeyboardInterrupt):  # whoever is in a hurry
-        for loop in list(_loops):
-            loop._wind_up()
+        for thread in [loop._stop() for loop in list(_loops)]:
+            if thread is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _after_fork() -> None:
