@@ -172,9 +172,12 @@ def test_the_terminal_has_its_cursor_back(start: Starter, here: Path) -> None:
     assert b"interrupted: clearing up" in shown
 
 
-def test_as_json_it_is_a_document(begin: Begun) -> None:
-    process = begin(slow("find", 100), "--json")
-    time.sleep(2)  # it says nothing meanwhile
+def test_as_json_it_is_a_document(start: Starter, here: Path) -> None:
+    """It says nothing meanwhile; once it has read its configuration, from a FIFO, it is known to have begun."""
+    fifo = here / "slow.toml"
+    os.mkfifo(fifo)
+    process = start(["check", "--json", "--config", str(fifo)])
+    fifo.write_text(f'[resources.fake]\ntype = "fake"\nfaults = [{slow("find", 1e6)}]\n')
 
     out, _ = _interrupted(process)
 
