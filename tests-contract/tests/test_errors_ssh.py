@@ -205,6 +205,8 @@ async def test_a_login_that_is_refused_is_one_clear_error(
     provider, auth, words = LOGINS[case]
     error = await refusal(sshd, provider(sshd, other), {"auth": auth})
     check(error, AuthenticationError, words, secrets)
+    assert isinstance(error, AuthenticationError)
+    assert error.refused == (case in ("refused key", "wrong password"))
 
 
 async def test_a_host_that_takes_no_passwords_says_what_it_may_be_offered(

@@ -10,6 +10,7 @@ import pytest
 
 import intercede.core as core
 from intercede.core import (
+    AuthenticationError,
     ConfigurationError,
     ConnectionLost,
     Failure,
@@ -33,6 +34,7 @@ ERRORS: list[InterCEdeError] = [
     InterCEdeError("m", resource="r", operation="o", remedy="do", said=" words "),
     ConfigurationError("m", path="a.b[1]", value={"x": 1}, candidates=["c", "d"]),
     SpecRefused("resources.cpus", "too many", remedy="ask for less"),
+    AuthenticationError("m", refused=True, remedy="renew them"),
     ConnectionLost("m", may_have_run=True, said="reset by peer"),
     OperationTimeout("m", may_have_run=False, resource="r"),
     SubmitUncertain("m", mark="mark", handles=[HANDLE]),
@@ -97,6 +99,11 @@ def test_whether_it_may_have_run_is_known_of_every_transport_error() -> None:
     assert not Unreachable("m").may_have_run
     assert not HostKeyError("m").may_have_run
     assert issubclass(HostKeyError, TransportError)
+
+
+def test_nobody_is_said_to_have_refused_credentials_unless_somebody_did() -> None:
+    assert not AuthenticationError("there are none").refused
+    assert AuthenticationError("wrong ones", refused=True).refused
 
 
 def test_what_comes_from_outside_in_the_wrong_form_is_a_value_error_too() -> None:

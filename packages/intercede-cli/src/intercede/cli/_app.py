@@ -15,6 +15,7 @@ from intercede.core import InterCEdeError
 
 from . import _jobs, _plugins
 from ._arguments import parse, wants_json
+from ._check import check
 from ._configuration import Configuration, read_configuration
 from ._exits import ExitCode, exit_code_of
 from ._ids import read_ids
@@ -29,6 +30,7 @@ _Action = Callable[[argparse.Namespace, Configuration, Screen, Interrupts], Awai
 _ACTIONS: Final[Mapping[tuple[str, str | None], _Action]] = {
     ("run", None): run,
     ("submit", None): _jobs.submit_only,
+    ("check", None): check,
     ("find", None): _jobs.find,
     ("status", None): _jobs.status,
     ("fetch", None): _jobs.fetch,

@@ -30,6 +30,15 @@ exit codes: the job's own (the highest of several copies), 128+N for signal N, 1
   used; 4 a submit whose end is not known; 130 Ctrl-C (the copies are killed and purged)
 """
 
+_CHECK_EXITS: Final = """\
+exit codes: 0 each resource can do all that it offers; else the worst of: 1 something came
+  out wrong; 2 usage, configuration, or the resource's table; 3 a resource could not be used;
+  130 Ctrl-C (what was submitted is killed and purged)
+"""
+
+#: How long a step of a check may take by default.
+_PATIENCE_S: Final = 300
+
 _MEMORY_UNITS: Final[Mapping[str, int]] = {"": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
 _TIME_UNITS: Final[Mapping[str, int]] = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -134,6 +143,21 @@ def _parser() -> argparse.ArgumentParser:
     find = action("find", "Print the ids of the jobs that were submitted with a tag.")
     find.add_argument("tag", type=_as_sent, metavar="TAG")
     _add_resource(find)
+
+    check = action("check", "Try what resources can do, with two tiny jobs.", exits=_CHECK_EXITS)
+    check.add_argument(
+        "resources",
+        nargs="*",
+        metavar="RESOURCE",
+        help="which (default: all of the configuration file)",
+    )
+    check.add_argument(
+        "--timeout",
+        type=_patience,
+        default=_PATIENCE_S,
+        metavar="TIME",
+        help="how long each step may take (default: 5m)",
+    )
 
     plugins = action("plugins", "Show what is installed.")
     views = plugins.add_subparsers(dest="view", metavar="VIEW", required=True)
@@ -248,6 +272,13 @@ def _mebibytes(text: str) -> int:
 
 def _seconds(text: str) -> int:
     return _with_unit(text.lower(), _TIME_UNITS, "a time, such as 90, 10m or 2h")
+
+
+def _patience(text: str) -> int:
+    seconds = _seconds(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError("nothing can be done in no time")
+    return seconds
 
 
 def _with_unit(text: str, units: Mapping[str, int], meant: str) -> int:

@@ -38,11 +38,13 @@ class Configuration:
         origin: The file's name, "" without one.
         resources: Their tables by name, the built-in one included.
         policy: Which plugins may be used.
+        described: The names of those that the file describes; without any, the built-in one's.
     """
 
     origin: str
     resources: Mapping[str, Mapping[str, object]]
     policy: registry.Policy
+    described: tuple[str, ...] = (LOCAL,)
 
     def backend(self, name: str) -> JobBackend:
         """The backend of a resource, not yet connected.
@@ -97,7 +99,8 @@ def read_configuration(given: str | None) -> Configuration:
         raise ConfigurationError(f"not TOML: {error}", resource=str(path)) from None
     try:
         _check_keys(document, _SECTIONS, "")
-        return Configuration(str(path), _resources(document), _policy(document))
+        described = tuple(_table(document, "resources", "resources")) or (LOCAL,)
+        return Configuration(str(path), _resources(document), _policy(document), described)
     except ConfigurationError as error:
         raise error.at(str(path), "") from None
 

@@ -62,6 +62,7 @@ _ATTRIBUTES: Final = (
     "candidates",
     "field",
     "may_have_run",
+    "refused",
     "mark",
     "handles",
     "failures",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-__all__ = ["Progress", "Screen", "escaped"]
+__all__ = ["Progress", "Screen", "Watch", "escaped"]
 
 
 def escaped(text: str) -> str:
@@ -94,6 +94,43 @@ class _Bar:
         self._bar.refresh()
 
 
+class Watch(Protocol):
+    """Shows how far several checks are. Called from any thread."""
+
+    def show(self, name: str, done: int, text: str) -> None:
+        """Of this one so many steps are done, and this is going on."""
+        ...
+
+
+class _Unwatched:
+    def show(self, name: str, done: int, text: str) -> None:
+        pass
+
+
+class _WatchLines:
+    """A line whenever something has changed."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._last: dict[str, str] = {}
+
+    def show(self, name: str, done: int, text: str) -> None:
+        if self._last.get(name) != text:
+            self._last[name] = text
+            self._screen.note(f"{name}: {text}")
+
+
+class _WatchBars:
+    """A line each that moves."""
+
+    def __init__(self, bars: RichProgress, tasks: Mapping[str, TaskID]) -> None:
+        self._bars = bars
+        self._tasks = tasks
+
+    def show(self, name: str, done: int, text: str) -> None:
+        self._bars.update(self._tasks[name], completed=done, now=escaped(text))
+
+
 def _in_words(counts: Mapping[JobStatus, int]) -> str:
     shown = Counter(counts)
     return ", ".join(f"{shown[status]} {status}" for status in JobStatus if shown[status])
@@ -108,6 +145,9 @@ _STYLES: Mapping[str, str] = {
     JobStatus.UNKNOWN: "red",
     JobStatus.RUNNING: "cyan",
     JobStatus.HELD: "yellow",
+    "ok": "green",
+    "not offered": "dim",
+    "not reached": "yellow",
 }
 
 
@@ -218,6 +258,31 @@ class Screen:
             transient=True,
         ) as bar:
             yield _Bar(bar, bar.add_task("submitted", total=total))
+
+    @contextmanager
+    def watch(self, names: Sequence[str], steps: int) -> Iterator[Watch]:
+        """Shows on stderr how far these are, each of so many steps, while the block runs."""
+        if self.as_json:
+            yield _Unwatched()
+            return
+        if not _is_terminal(self._err):
+            yield _WatchLines(self)
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichProgress
+
+        with RichProgress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=14),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[now]}", markup=False),
+            console=Console(file=self._err, highlight=False),
+            transient=True,
+        ) as bars:
+            tasks = {name: bars.add_task(escaped(name), total=steps, now="") for name in names}
+            yield _WatchBars(bars, tasks)
 
     def flush(self) -> None:
         """Hand over what others have printed."""

@@ -200,7 +200,15 @@ class SpecRefused(InterCEdeError, ValueError):
 
 
 class AuthenticationError(InterCEdeError):
-    """The resource did not accept the credentials, or the provider had none of the kind it needs."""
+    """The resource did not accept the credentials, or the provider had none of the kind it needs.
+
+    Attributes:
+        refused: True only if the resource was reached and it was the one to say no.
+    """
+
+    def __init__(self, message: str, *, refused: bool = False, **context: str) -> None:
+        super().__init__(message, **context)
+        self.refused = refused
 
 
 class TransportError(InterCEdeError):

@@ -79,7 +79,7 @@ _UNDONE: Final[Mapping[FaultKind, Callable[[str], InterCEdeError]]] = {
         said or "the host's key is not the known one", remedy="ask the site for its key"
     ),
     FaultKind.AUTHENTICATION: lambda said: AuthenticationError(
-        said or "the credentials are not accepted", remedy="renew them"
+        said or "the credentials are not accepted", refused=True, remedy="renew them"
     ),
     FaultKind.RESOURCE: lambda said: ResourceError(
         "it refused the request", remedy="see what it said", said=said or "fake: error: not today"

@@ -299,10 +299,13 @@ class Greeter(asyncssh.SSHClient):
                 what, remedy = "the password has expired", "renew it there"
             if not self._offered:
                 what, remedy = _NO_PASSWORDS
-            return AuthenticationError(f"{self._where}: {what}", remedy=remedy, said=said)
+            return self._refused(what, remedy, said)
         whose = "the agent's keys were" if offer.auth == "agent" else "the key was"
         what = f"{whose} refused ({', '.join(map(_described, offer.keys))})"
         remedy = _KEY_REFUSED
         if not self._offered:
             what, remedy = _NO_KEYS
-        return AuthenticationError(f"{self._where}: {what}", remedy=remedy, said=said)
+        return self._refused(what, remedy, said)
+
+    def _refused(self, what: str, remedy: str, said: str) -> AuthenticationError:
+        return AuthenticationError(f"{self._where}: {what}", refused=True, remedy=remedy, said=said)
