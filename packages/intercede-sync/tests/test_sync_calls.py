@@ -7,8 +7,8 @@ import gc
 import inspect
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -18,6 +18,7 @@ import pytest
 from intercede import core, sync
 from intercede.core import ClosedError, JobCounts, JobStatus, SubmissionSpec
 from intercede.fake import CAPABILITIES, FakeBackend, FakeConfig, make_backend
+from intercede.sync._calls import Call
 
 FAKE = {"type": "fake", "speed": 100_000.0}
 
@@ -234,6 +235,38 @@ def test_a_loop_closes_what_lives_in_it_and_lets_nothing_in_any_more() -> None:
         with pytest.raises(ClosedError, match="status: its event loop was closed"):
             each.status([])
         each.close()
+
+
+def test_a_loop_of_ones_own_refuses_callers_inside_a_running_loop_too() -> None:
+    async def main() -> None:
+        uses: list[Callable[[], None]] = [lambda: loop.call(main), loop.close]
+        for use in uses:
+            with pytest.raises(RuntimeError, match=r"^Loop\.c.* inside a running event loop"):
+                use()
+
+    with sync.Loop() as loop:
+        asyncio.run(main())
+
+
+def test_a_call_that_the_loop_never_heard_of_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that arrives in the last microseconds of a loop."""
+    loop = sync.Loop()
+    ce = sync.backend(FAKE, loop=loop)
+    ce.status([])
+    lost, told = threading.Event(), Future[str]()
+    monkeypatch.setattr(Call, "begin", lambda call, tasks: lost.set())
+
+    def call() -> None:
+        try:
+            ce.status([])
+        except ClosedError as error:
+            told.set_result(str(error))
+
+    threading.Thread(target=call, daemon=True).start()
+    assert lost.wait(10)
+    loop.close()
+
+    assert told.result(10) == "<FakeBackend 'fake'>: status: its event loop was closed meanwhile"
 
 
 def test_a_loop_runs_any_coroutine_function() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Self
+from typing import ClassVar, Self
 
 import pytest
 from attrs import frozen
@@ -28,9 +29,11 @@ class _AskingBackend(FakeBackend):
     """Asks for credentials in `find`."""
 
     credentials: core.CredentialProvider | None = None
+    tasks: ClassVar[list[object]] = []
 
     async def find(self, tag: str) -> tuple[core.JobHandle, ...]:
         assert self.credentials is not None
+        self.tasks.append(asyncio.current_task())
         assert (await self.credentials.get(NEEDS)).get(BearerToken) is not None
         return ()
 
@@ -71,12 +74,14 @@ class Asynchronous:
 
     def __init__(self) -> None:
         self.threads: list[tuple[str, int]] = []
+        self.task: object = None
 
     def _here(self, what: str) -> None:
         self.threads.append((what, threading.get_ident()))
 
     async def get(self, requirements: CredentialRequirements) -> CredentialSet:
         self._here("asked")
+        self.task = asyncio.current_task()
         return TOKEN
 
     async def __aenter__(self) -> Self:
@@ -110,6 +115,7 @@ def test_an_asynchronous_provider_is_opened_asked_and_closed_in_the_loop(
     provider = Asynchronous()
     with sync.synchronous(provider) as credentials:
         backend(credentials).find("tag")
+        assert provider.task is _AskingBackend.tasks[-1]  # so that one cancellation ends both
         assert credentials.get(NEEDS) is TOKEN
 
     assert [what for what, _ in provider.threads] == ["opened", "asked", "asked", "closed"]

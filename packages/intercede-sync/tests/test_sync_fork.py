@@ -88,6 +88,29 @@ def test_a_child_that_ends_touches_nothing_of_the_parents(start: Start) -> None:
     assert program.said == ["begun", "child 0", "ended", "closed"]
 
 
+def test_a_child_that_lets_go_of_a_backend_does_not_end_it(start: Start) -> None:
+    program = start("""
+        import gc
+        class Ended(FakeBackend):
+            def __del__(self):
+                say("ended" if os.getpid() == MAIN else "ENDED IN THE CHILD")
+        ce = facade(Ended)
+        ce.status([])
+        if (child := os.fork()) == 0:
+            ce.close()
+            del ce
+            gc.collect()
+            os._exit(0)
+        say("child", os.waitpid(child, 0)[1])
+        ce.close()
+        del ce
+        gc.collect()
+    """)
+
+    assert program.end() == (0, "")
+    assert program.said == ["child 0", "ended"]
+
+
 def test_the_child_of_a_child_is_no_different(start: Start) -> None:
     program = start("""
         def generation(n):
