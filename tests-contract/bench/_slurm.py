@@ -2,8 +2,8 @@
 through OpenSSH's `ssh`.
 
 Both have a connection already, to the same account of the same cluster. Jobs that are only submitted and counted are held, so that no turn
-shares the machine with the jobs of the one before. Killed are held ones, and ones of which some run: a
-cluster forgets a held array in one step, and ends a running one job by job.
+shares the machine with the jobs of the one before. Killed are held ones, and ones of which some run: a cluster forgets a held array in one
+step, and ends a running one job by job.
 
 Beside each stands the bare command, and where ours does more by contract, what a careful hand would do to get the same.
 """
@@ -216,7 +216,9 @@ class _Bench:
             made.clear()
             made.append(await ce.submit(SubmissionSpec("sleep", ["3600"], resident=True), _MANY))
             with anyio.fail_after(_PATIENCE_S):
-                while (await ce.counts()).running < running:
+                while True:
+                    if (await ce.counts()).running >= running:
+                        break
                     await anyio.sleep(1)
 
         async def ours() -> None:
