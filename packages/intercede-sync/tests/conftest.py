@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +102,14 @@ class Program:
         """End it, and let go of it."""
         self.kill()
         self._process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sandboxes of jobs on this machine lie in a home directory of the test's own."""
+    place = tmp_path / "home"
+    place.mkdir()
+    monkeypatch.setenv("HOME", str(place))
 
 
 @pytest.fixture

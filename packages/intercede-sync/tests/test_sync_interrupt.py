@@ -50,7 +50,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_cleaning_up(start: Start) -> None
         class Tidy(Slow):
             async def cleaning(self):
                 say("cleaning")
-                await anyio.sleep(2)
+                await anyio.sleep(5)
         ce = facade(Tidy)
         try:
             ce.counts()
@@ -139,7 +139,7 @@ def test_a_second_ctrl_c_does_not_wait_for_closing_and_the_end_of_the_program_do
         class Leisurely(FakeBackend):
             async def aclose(self):
                 say("closing")
-                await anyio.sleep(2)
+                await anyio.sleep(5)
                 say("closed")
         try:
             with facade(Leisurely) as ce:
@@ -177,7 +177,7 @@ def test_ctrl_c_is_the_main_threads_and_no_other_call_is_cancelled(start: Start)
     program = start("""
         class Some(Slow):
             async def find(self, tag):
-                await anyio.sleep(1)
+                await anyio.sleep(4)
                 return ()
         ce = facade(Some)
         other = in_thread(lambda: say("found", ce.find("x")))

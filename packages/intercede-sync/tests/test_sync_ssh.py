@@ -50,9 +50,15 @@ def _connections(sshd: Sshd) -> int:
 def test_the_connection_of_an_open_backend_ends_with_the_program(
     sshd: Sshd, connected: Callable[[str], Any]
 ) -> None:
-    program = connected("time.sleep(0.5)")
+    program = connected("""
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+    """)
     assert sshd.connections
 
+    program.interrupt()
     assert program.end() == (0, "")
     assert _connections(sshd) == 0
 
