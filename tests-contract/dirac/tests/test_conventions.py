@@ -15,7 +15,7 @@ from DIRAC.WorkloadManagementSystem.Client import PilotStatus
 from dirac_site import Site, ended, seen, value
 from InterCEdeDIRAC.Resources.Computing import InterCEdeComputingElement as element
 
-from intercede.core import JobStatus
+from intercede.core import Failure, FailureCode, JobStatus, Submission
 
 #: Reads references, asks an element made anew, and prints what it says.
 _ELSEWHERE = """
@@ -228,6 +228,27 @@ def test_a_batch_system_that_intercede_does_not_speak_is_an_error_that_says_so(
     made = site.cache._ceFactory.getCE("InterCEde", name, {**site.parameters(BatchSystem="Torque"), "Queue": "main"})  # fmt: skip
     assert not made["OK"]
     assert "torque" in made["Message"]
+
+
+def test_copies_that_were_refused_are_left_out_and_the_stamps_of_the_others_are_right(
+    site: Site, pilot: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ce = site.element()
+    submitting = ce._ce.submit
+
+    def without_the_second(spec: Any, copies: Any) -> Submission:
+        made = submitting(spec, copies)
+        first, _, third = made.handles
+        return Submission(made.id, (first, third), {1: Failure(FailureCode.REFUSED, "no room")})
+
+    monkeypatch.setattr(ce._ce, "submit", without_the_second)
+
+    result = ce.submitJob(pilot("echo $DIRAC_PILOT_STAMP"), "", 3)
+
+    assert [reference.split("/")[2] for reference in value(result)] == ["0", "2"]
+    ended(ce, result["Value"])
+    for reference, stamp in result["PilotStampDict"].items():
+        assert value(ce.getJobOutput(f"{reference}:::{stamp}"))[0] == f"{stamp}\n"
 
 
 # ---------------------------------------------------------------- statuses
