@@ -17,6 +17,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 PAGES: Final = sorted(
     [
         ROOT / "README.md",
+        ROOT / "packages" / "intercede-sync" / "README.md",
         ROOT / "packages" / "intercede-toolkit" / "README.md",
         *(ROOT / "docs").rglob("*.md"),
     ]

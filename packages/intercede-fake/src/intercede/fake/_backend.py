@@ -198,6 +198,9 @@ class FakeBackend:
         self._lifetime = Lifetime(resource, self.site.clock, self.faults)
         self._limits = Limits(self._config.output_max_bytes, self._config.output_max_files)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.resource!r}>"
+
     # ------------------------------------------------------------ life
 
     async def __aenter__(self) -> Self:

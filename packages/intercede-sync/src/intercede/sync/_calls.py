@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import anyio
@@ -56,16 +57,20 @@ class Call(Generic[T]):
                 self._scope.cancel()
 
     async def _run(self) -> None:
-        """Whatever comes of it goes to the caller, and nothing to the loop."""
-        try:
+        """Whatever comes of it goes to the caller, and nothing to the loop, which a stray cancellation would end."""
+        with suppress(anyio.get_cancelled_exc_class()):
             with anyio.CancelScope(shield=not self._breakable) as self._scope:
                 if self._unwanted:
                     self._scope.cancel()
-                try:
-                    self.ended.set_result(await self._work())
-                except anyio.get_cancelled_exc_class():
-                    raise
-                except BaseException as error:
-                    self.ended.set_exception(error)
-        finally:
-            self.ended.cancel()  # if it was broken off; what has ended stays as it is
+                await self._finish()
+        self.ended.cancel()  # if it was broken off; what has ended stays as it is
+
+    async def _finish(self) -> None:
+        try:
+            result = await self._work()
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as error:
+            self.ended.set_exception(error)
+        else:
+            self.ended.set_result(result)

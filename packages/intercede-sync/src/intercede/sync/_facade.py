@@ -10,6 +10,7 @@ import inspect
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import cache, partial, wraps
 from types import FunctionType
 from typing import Any, Final, Self, cast, overload
@@ -20,7 +21,7 @@ from intercede.core import ClosedError, InterCEdeError
 from ._loop import SHARED, Loop, refuse_inside_a_loop
 from ._protocols import PROTOCOLS, RENAMED, CredentialProvider, JobBackend
 
-__all__ = ["Facade", "synchronous"]
+__all__ = ["Facade", "synchronous", "within"]
 
 #: What a synchronous name is called on the asynchronous side.
 _ASYNC: Final = {synchronous: name for name, synchronous in RENAMED.items()}
@@ -40,25 +41,18 @@ class Facade:
         self._process: int | None = None
         self._closed = False
         self._key = object()
-        weakref.finalize(self, loop.abandon, self._key).atexit = False
+        weakref.finalize(self, loop.abandon, self._key, repr(it)).atexit = False
         for name in _further_methods(it):
             setattr(self, name, wraps(getattr(it, name))(partial(self._call, name)))
 
     def __repr__(self) -> str:
         return f"<synchronous {self._it!r}>"
 
-    def direct(self, loop: Loop) -> Any:
-        """The asynchronous object, if it may be used in this loop here and now; else None."""
-        if self._closed or loop is not self._loop or self._process not in (None, os.getpid()):
-            return None
-        return self._it
-
     def _call(self, name: str, /, *args: object, **kwargs: object) -> Any:
-        method = getattr(self._it, _ASYNC.get(name, name))
+        refuse_inside_a_loop(f"{self._it!r}: {name}")
         try:
-            refuse_inside_a_loop(method)
             self._use()
-            return self._loop.call(method, *args, **kwargs)
+            return self._loop.call(getattr(self._it, _ASYNC.get(name, name)), *args, **kwargs)
         except InterCEdeError as error:
             error.at(repr(self._it), name)
             raise
@@ -93,12 +87,20 @@ class Facade:
         self._end(self._it.aclose)
 
     def _end(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Close it, once; nothing of it if it was never used, or is another process's."""
-        refuse_inside_a_loop(self._close)
+        """Close it, once; nothing of it if it was never used, is another process's, or was closed with its loop."""
+        refuse_inside_a_loop(f"{self._it!r}: close")
         first, self._closed = not self._closed, True
         if first and self._process == os.getpid():
             self._loop.release(self._key)
-            self._loop.finish(close)
+            with suppress(ClosedError):
+                self._loop.finish(close)
+
+
+def within(facade: Facade, loop: Loop) -> Any:
+    """The asynchronous object, if it may be used in this loop here and now; else None."""
+    if facade._closed or loop is not facade._loop or facade._process not in (None, os.getpid()):
+        return None
+    return facade._it
 
 
 _OWN: Final[dict[str, Any]] = {

@@ -14,9 +14,11 @@ import atexit
 import logging
 import os
 import threading
+import time
+import warnings
 import weakref
 from collections.abc import Awaitable, Callable
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, ParamSpec, Self, TypeVar
@@ -70,7 +72,6 @@ class Loop:
         _loops.add(self)
 
     def _begin_anew(self) -> None:
-        self._lock = threading.Lock()
         self._starting: Future[_Running] | None = None
         self._calls: set[Call[Any]] = set()
         self._open: dict[object, Closer] = {}
@@ -91,12 +92,12 @@ class Loop:
             RuntimeError: Inside a running event loop, which this would block.
             ClosedError: The loop was closed, before or meanwhile.
         """
-        refuse_inside_a_loop(function)
+        refuse_inside_a_loop(f"Loop.call({function!r})")
         return self._done(Call(partial(function, *args, **kwargs), breakable=True))
 
     def finish(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Like `call`, for what must not be broken off: when the caller is interrupted, it goes on by itself."""
-        refuse_inside_a_loop(function)
+        """Like `call`, for what must not be broken off: when the caller is interrupted, it is waited for all the same, but not cancelled."""
+        refuse_inside_a_loop(f"Loop.finish({function!r})")
         return self._done(Call(function, breakable=False))
 
     def close(self) -> None:
@@ -105,25 +106,41 @@ class Loop:
         Raises:
             RuntimeError: Inside a running event loop.
         """
-        refuse_inside_a_loop(self.close)
-        self._wind_up()
+        refuse_inside_a_loop("Loop.close")
+        if (thread := self._stop()) is not None:
+            thread.join(_END_S)
+
+    def _stop(self) -> threading.Thread | None:
+        """Like `close`, without waiting: the thread that is to end, if there is one."""
+        with _lock:
+            self._closed = True
+            starting = self._starting
+        if starting is None:
+            return None
+        running = starting.result()
+        with suppress(RuntimeError):  # it has ended
+            running.loop.call_soon_threadsafe(running.stop.set)
+        return running.thread
 
     # ---------------------------------------------------------------- what shall not stay open
 
     def keep(self, key: object, close: Closer) -> None:
         """Close something with the loop, unless `release` or `abandon` come first."""
-        self._open[key] = close
+        if not self._closed:
+            self._open[key] = close
 
     def release(self, key: object) -> None:
         """It is closed."""
         self._open.pop(key, None)
 
-    def abandon(self, key: object) -> None:
+    def abandon(self, key: object, name: str) -> None:
         """Close, without waiting, what nobody can use any more. Called by the garbage collector, so in any thread, and in a child."""
-        if key in self._open and self._starting is not None and self._starting.done():
-            running = self._starting.result()
-            with suppress(RuntimeError):  # it has ended
-                running.loop.call_soon_threadsafe(self._close_abandoned, running, key)
+        if self._closed or key not in self._open or self._starting is None:
+            return
+        running = self._starting.result()
+        with suppress(RuntimeError):  # it has ended
+            running.loop.call_soon_threadsafe(self._close_abandoned, running, key)
+        warnings.warn(f"{name} was not closed", ResourceWarning, stacklevel=2)
 
     def _close_abandoned(self, running: _Running, key: object) -> None:
         if not running.stop.is_set() and (close := self._open.pop(key, None)) is not None:
@@ -140,8 +157,8 @@ class Loop:
                 call.ended.cancel()
             return call.ended.result()
         except CancelledError:
-            if call.ended.cancelled():
-                raise ClosedError("its event loop was closed meanwhile") from None
+            if self._closed:
+                raise _closed("its event loop was closed meanwhile") from None
             raise
         except BaseException:
             if call in self._calls and not call.ended.done():
@@ -152,9 +169,9 @@ class Loop:
 
     def _accept(self, call: Call[Any]) -> _Running:
         """Remember the call until it has ended; what is accepted will be ended by the loop, whatever happens."""
-        with self._lock:
+        with _lock:
             if self._closed:
-                raise ClosedError("its event loop was closed")
+                raise _closed("its event loop was closed")
             running = self._started()
             self._calls.add(call)
         call.ended.add_done_callback(lambda _: self._calls.discard(call))
@@ -164,7 +181,8 @@ class Loop:
         assert self._starting is not None
         with suppress(RuntimeError):  # the loop has just ended
             self._starting.result().loop.call_soon_threadsafe(call.cancel)
-        wait([call.ended], _BROKEN_OFF_S)
+        with suppress(CancelledError, TimeoutError):
+            call.ended.exception(_BROKEN_OFF_S)  # `wait` does not see that a future was cancelled
 
     def _started(self) -> _Running:
         if self._starting is None:
@@ -209,20 +227,9 @@ class Loop:
             calls.cancel_scope.cancel()
         with anyio.move_on_after(_END_S):
             async with anyio.create_task_group() as closing:
-                for close in self._open.values():
+                for close in list(self._open.values()):
                     closing.start_soon(_close_quietly, close)
         self._open.clear()
-
-    def _wind_up(self) -> None:
-        with self._lock:
-            self._closed = True
-            starting = self._starting
-        if starting is None:
-            return
-        running = starting.result()
-        with suppress(RuntimeError):  # it has ended
-            running.loop.call_soon_threadsafe(running.stop.set)
-        running.thread.join(_END_S)
 
 
 async def _close_quietly(close: Closer) -> None:
@@ -233,7 +240,7 @@ async def _close_quietly(close: Closer) -> None:
         _log.debug("something did not close", exc_info=True)
 
 
-def refuse_inside_a_loop(function: Callable[..., object]) -> None:
+def refuse_inside_a_loop(who: str) -> None:
     """Return if the caller's thread runs no event loop.
 
     Raises:
@@ -243,16 +250,25 @@ def refuse_inside_a_loop(function: Callable[..., object]) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    name = getattr(function, "__qualname__", repr(function))
     raise RuntimeError(
-        f"{name}: called synchronously inside a running event loop, which it would block; await the"
+        f"{who}: called synchronously inside a running event loop, which it would block; await the"
         " backend of intercede.core.registry there, or call this one in a thread"
         " (anyio.to_thread.run_sync)"
     )
 
 
+def _closed(message: str) -> ClosedError:
+    """What a caller is told. To a daemon thread at exit nobody listens: it waits for the end, where the interpreter would stop it anyhow."""
+    if _exiting.is_set() and threading.current_thread().daemon:
+        threading.Event().wait()
+    return ClosedError(message)
+
+
 # ---------------------------------------------------------------- exit and fork
 
+_exiting: Final = threading.Event()
+#: Held while a loop starts, and by `fork`: a child of a thread in the middle of an import could never do this import itself.
+_lock: Final = threading.RLock()
 _loops: Final[weakref.WeakSet[Loop]] = weakref.WeakSet()
 #: What a child must not let go of.
 _parents: Final[list[object]] = []
@@ -262,17 +278,21 @@ SHARED: Final = Loop()
 
 
 def _at_exit() -> None:
+    _exiting.set()
+    deadline = time.monotonic() + _END_S
     with suppress(KeyboardInterrupt):  # whoever is in a hurry
-        for loop in list(_loops):
-            loop._wind_up()
+        for thread in [loop._stop() for loop in list(_loops)]:
+            if thread is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _after_fork() -> None:
     for loop in list(_loops):
         _parents.append(vars(loop).copy())
         loop._begin_anew()
+    _lock.release()  # held by the thread that forked, which is the child's only one
 
 
 # Registered when this is imported: whatever a program registers later comes before it, and still finds its backends open.
 atexit.register(_at_exit)
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork)

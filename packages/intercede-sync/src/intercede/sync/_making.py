@@ -10,7 +10,7 @@ import anyio.to_thread
 from intercede import core
 from intercede.core import CredentialRequirements, CredentialSet, registry
 
-from ._facade import Facade, synchronous
+from ._facade import Facade, synchronous, within
 from ._loop import SHARED, Loop
 from ._protocols import CredentialProvider, JobBackend
 
@@ -54,8 +54,8 @@ class _Asked:
         self._loop = loop
 
     async def get(self, requirements: CredentialRequirements) -> CredentialSet:
-        if isinstance(self._provider, Facade) and (direct := self._provider.direct(self._loop)):
-            found: CredentialSet = await direct.get(requirements)
+        if isinstance(self._provider, Facade) and (it := within(self._provider, self._loop)):
+            found: CredentialSet = await it.get(requirements)
             return found
         return await anyio.to_thread.run_sync(self._provider.get, requirements)
 
