@@ -2,6 +2,7 @@
 
 python -m bench ssh                       files over SSH, beside tar and sftp
 python -m bench slurm                     a cluster's work, beside Slurm's own commands
+python -m bench dirac                     DIRAC's pilots, beside DIRAC's own SSH element; where DIRAC is installed
 python -m bench ssh --rounds 5 --write    also write the table and the plot into docs/benchmarks.md
 """
 
@@ -18,12 +19,13 @@ from pathlib import Path
 
 import anyio
 
-from . import _slurm, _ssh
+from . import _dirac, _slurm, _ssh
 from ._measure import Row, chart, table
 
 _PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 _RESULTS = Path(__file__).parents[2] / "results"
 _BENCHMARKS: dict[str, Callable[[int, Callable[[str], None]], Awaitable[Sequence[Row]]]] = {
+    "dirac": _dirac.rows,
     "slurm": _slurm.rows,
     "ssh": _ssh.rows,
 }

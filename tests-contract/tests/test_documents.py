@@ -174,6 +174,17 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_every_test_that_a_page_names_is_there() -> None:
+    written = re.compile(r"^\s*(?:async )?def (test_\w+)\(", re.MULTILINE)
+    folders = [ROOT / "packages", ROOT / "tests-contract"]
+    files = [path for folder in folders for path in folder.rglob("test_*.py")]
+    known = {name for path in files for name in written.findall(path.read_text("utf-8"))}
+    modules = {path.stem for path in files}
+    for page in PAGES:
+        named = set(re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8")))
+        assert named <= known | modules, page
+
+
 def test_every_page_can_be_reached_from_the_readme() -> None:
     reached: set[Path] = set()
     waiting = [ROOT / "README.md"]
