@@ -221,6 +221,8 @@ while [ "$attempt" = open ] && [ "$n" -lt {int(wait_s * 5)} ]; do
   if [ "$n" -eq 0 ] && [ "$quick" -lt 25 ]; then quick=$((quick + 1)); sleep 0.02
   else n=$((n + 1)); sleep 0.2
   fi
+  # A server may end a session that is silent for long.
+  [ $((n % 5)) -ne 0 ] || [ "$n" -eq 0 ] || {{ frame say; echo waiting; }}
   attempt_state {submission}
 done
 show_attempt {submission}
