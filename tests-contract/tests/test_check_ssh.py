@@ -1,6 +1,6 @@
 """`intercede check` over SSH: of each thing that can be wrong with a host it names the step, the cause and the remedy, and leaves nothing.
 
-Keys come from an agent, since the command has no other place for them.
+Keys come from an agent; those that come from files have tests of their own.
 """
 
 from __future__ import annotations

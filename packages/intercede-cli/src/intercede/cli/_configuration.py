@@ -1,4 +1,4 @@
-"""`intercede.toml`: the resources by name, and the choice among plugins.
+"""`intercede.toml`: the resources by name with their credentials, and the choice among plugins.
 
 The first file found is the only one read: `--config`, `$INTERCEDE_CONFIG`, `./intercede.toml`, `~/.config/intercede/intercede.toml`.
 None is needed for this machine, which is the resource `local`.
@@ -9,13 +9,22 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
 from attrs import frozen
 
-from intercede.core import ConfigurationError, InterCEdeError, JobBackend, registry
+from intercede.core import (
+    ConfigurationError,
+    CredentialProvider,
+    InterCEdeError,
+    JobBackend,
+    registry,
+)
+
+from ._credentials import NamedFiles, files_of
 
 __all__ = ["LOCAL", "Configuration", "read_configuration"]
 
@@ -25,6 +34,9 @@ LOCAL: Final = "local"
 _BUILT_IN: Final[Mapping[str, Mapping[str, object]]] = {
     LOCAL: {"transport": "local", "scheduler": "direct"}
 }
+
+#: In a resource's table, what is the command's own; all other keys are the plugins'.
+_CREDENTIALS: Final = "credentials"
 
 _SECTIONS: Final = ("resources", "plugins")
 _PLUGIN_KEYS: Final = ("allow", "prefer")
@@ -46,7 +58,29 @@ class Configuration:
     policy: registry.Policy
     described: tuple[str, ...] = (LOCAL,)
 
-    def backend(self, name: str) -> JobBackend:
+    @asynccontextmanager
+    async def opened(self, name: str) -> AsyncIterator[JobBackend]:
+        """A resource's backend for use in the block, with its credentials.
+
+        Raises:
+            ConfigurationError, PluginError: As `backend`.
+        """
+        credentials = self.credentials(name)
+        async with credentials, self.backend(name, credentials) as ce:
+            yield ce
+
+    def credentials(self, name: str) -> CredentialProvider:
+        """What a resource's table `credentials` names, not yet opened. Whoever asks for it opens and closes it.
+
+        Raises:
+            ConfigurationError: There is no such resource, or that table is wrong.
+        """
+        self.require(name)
+        with self._placed(name):
+            files = files_of(self.resources[name].get(_CREDENTIALS, {}))
+            return NamedFiles(files, name, self.origin or "intercede.toml")
+
+    def backend(self, name: str, credentials: CredentialProvider) -> JobBackend:
         """The backend of a resource, not yet connected.
 
         Raises:
@@ -54,10 +88,9 @@ class Configuration:
             PluginError: As `registry.backend`.
         """
         self.require(name)
-        try:
-            return registry.backend({**self.resources[name], "name": name}, policy=self.policy)
-        except InterCEdeError as error:
-            raise error.at(self._place(f"resources.{name}"), "") from error.__cause__
+        table = {key: value for key, value in self.resources[name].items() if key != _CREDENTIALS}
+        with self._placed(name):
+            return registry.backend({**table, "name": name}, credentials, policy=self.policy)
 
     def require(self, name: str) -> None:
         """Return if there is such a resource.
@@ -75,8 +108,15 @@ class Configuration:
             remedy=f"{hint}known here: {', '.join(self.resources)}",
         )
 
-    def _place(self, path: str) -> str:
-        return f"{self.origin}: {path}" if self.origin else path
+    @contextmanager
+    def _placed(self, name: str) -> Iterator[None]:
+        """An error in the block is about a resource's table."""
+        path = f"resources.{name}"
+        place = f"{self.origin}: {path}" if self.origin else path
+        try:
+            yield
+        except InterCEdeError as error:
+            raise error.at(place, "") from error.__cause__
 
 
 def read_configuration(given: str | None) -> Configuration:

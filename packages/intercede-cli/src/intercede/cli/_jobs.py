@@ -61,7 +61,7 @@ async def submit_only(
 ) -> int:
     """Submit the command's copies and print their ids."""
     spec = specification(options)
-    async with configuration.backend(options.resource) as ce:
+    async with configuration.opened(options.resource) as ce:
         submission = await submit(ce, spec, options, interrupts, screen)
     if submission is None:
         return ExitCode.INTERRUPTED
@@ -91,7 +91,7 @@ def print_handles(handles: Sequence[JobHandle], screen: Screen) -> None:
 
 
 async def _found(configuration: Configuration, resource: str, tag: str) -> tuple[JobHandle, ...]:
-    async with configuration.backend(resource) as ce:
+    async with configuration.opened(resource) as ce:
         if not isinstance(ce, Discoverable):
             raise _cannot(resource, "find")
         return await ce.find(tag)
@@ -140,7 +140,7 @@ async def _answers(
 
     async def ask_one(name: str, its_ids: Sequence[JobID]) -> None:
         try:
-            async with configuration.backend(name) as ce:
+            async with configuration.opened(name) as ce:
                 answer = await ask(ce, name, its_ids)
         except (InterCEdeError, OSError) as error:
             errors.append(error)

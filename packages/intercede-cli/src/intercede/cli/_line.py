@@ -34,7 +34,7 @@ from ._configuration import Configuration
 __all__ = ["Late", "Line", "Stopped"]
 
 T = TypeVar("T")
-_Open: TypeAlias = tuple[sync.Loop, sync.JobBackend]
+_Open: TypeAlias = tuple[sync.Loop, sync.CredentialProvider, sync.JobBackend]
 
 #: However late it is, an answer may take so long.
 _ANSWER_S: Final = 5.0
@@ -96,7 +96,7 @@ class Line:
         Raises:
             ConfigurationError, PluginError: The table makes none.
         """
-        return self._opened()[1]
+        return self._opened()[-1]
 
     def stop(self) -> None:
         """Let nothing more begin, and break off what is under way, unless it is shielded. Returns when that has ended."""
@@ -236,7 +236,7 @@ class Line:
             Stopped: Meanwhile, or before.
         """
         self.check()
-        loop, ce = self._opened()
+        loop, _, ce = self._opened()
         timer = threading.Timer(max(self._deadline - time.monotonic(), _ANSWER_S), self.close)
         timer.daemon = True
         timer.start()
@@ -253,8 +253,11 @@ class Line:
         with self._lock:
             if self._open is None:
                 loop = sync.Loop()
-                backend = self._configuration.backend(self._resource)
-                self._open = loop, sync.synchronous(backend, loop=loop)
+                files = self._configuration.credentials(self._resource)
+                backend = self._configuration.backend(self._resource, files)
+                # Opened here, closed with the loop; nothing has to be undone if the table makes no backend.
+                credentials = sync.synchronous(files, loop=loop).__enter__()
+                self._open = loop, credentials, sync.synchronous(backend, loop=loop)
             return self._open
 
     def _taken(self) -> _Open | None:
@@ -268,5 +271,4 @@ class Line:
 
 def _close(opened: _Open | None) -> None:
     if opened is not None:
-        loop, _ = opened
-        loop.close()
+        opened[0].close()

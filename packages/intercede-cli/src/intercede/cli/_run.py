@@ -73,7 +73,7 @@ async def run(
         The exit code.
     """
     spec = specification(options)
-    async with configuration.backend(options.resource) as ce:
+    async with configuration.opened(options.resource) as ce:
         submission = await submit(ce, spec, options, interrupts, screen)
         if submission is None:
             return ExitCode.INTERRUPTED

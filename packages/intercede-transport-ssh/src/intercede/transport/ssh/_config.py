@@ -67,8 +67,8 @@ class SSHConfig:
         default="key",
         validator=validators.in_(("key", "password", "agent")),
         metadata=describe(
-            "How to log in; nothing else is tried. Key and password come from the credential provider,"
-            " the agent is that of SSH_AUTH_SOCK"
+            "How to log in; nothing else is tried. Key and password come from the credential provider"
+            " (the command's has the files that `credentials` names), the agent is that of SSH_AUTH_SOCK"
         ),
     )
     known_hosts: str = field(
