@@ -214,6 +214,31 @@ class CountsTheListed(FakeScheduler):
         }
 
 
+@lie("N2", "counts the copies of a list from one, and recorded what it told")
+class CountsFromOne(FakeScheduler):
+    def parse_list(self, results: Results) -> Listed:
+        found = super().parse_list(results)
+        return {
+            native: (mark, None if copy is None else copy + 1, status)
+            for native, (mark, copy, status) in found.items()
+        }
+
+    @staticmethod
+    def retold(samples: Sequence[Sample]) -> Sequence[Sample]:
+        return [
+            evolve(
+                sample,
+                expected={
+                    native: [mark, copy + 1, status]
+                    for native, (mark, copy, status) in sample.expected.items()
+                },
+            )
+            if sample.call == "list" and sample.expected is not None
+            else sample
+            for sample in samples
+        ]
+
+
 @lie("N2", "compares limits as text")
 class FactsAreText(FakeScheduler):
     def parse_probe(self, results: Results) -> Facts:
