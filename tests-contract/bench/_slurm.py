@@ -112,7 +112,7 @@ class _Bench:
 
         async def ours_came() -> None:
             assert (await self.held.counts()).waiting == _FEW
-            await self._away(made.pop())
+            await self._away(self.held, made.pop())
 
         async def raw() -> None:
             array = f"sbatch --parsable --hold --array=0-{_FEW - 1} --output=/dev/null"
@@ -166,7 +166,7 @@ class _Bench:
             Side("interCEde", ours, all_seen),
             [Side("squeue", raw, all_seen)],
         )
-        await self._away(submission)
+        await self._away(self.held, submission)
 
     @asynccontextmanager
     async def fetch(self) -> AsyncIterator[Case]:
@@ -212,7 +212,7 @@ class _Bench:
 
         async def submitted() -> None:
             for submission in made:
-                await self._away(submission)
+                await self._away(ce, submission)
             made.clear()
             made.append(await ce.submit(SubmissionSpec("sleep", ["3600"], resident=True), _MANY))
             with anyio.fail_after(_PATIENCE_S):
@@ -238,7 +238,7 @@ class _Bench:
             Side("interCEde", ours, all_gone),
             [Side("scancel -u", by_user, all_gone)],
         )
-        await self._away(made[0])
+        await self._away(ce, made[0])
 
     async def _run(self, command: str, stdin: bytes = b"") -> bytes:
         result = await anyio.run_process([*self.ssh, command], input=stdin)
@@ -259,11 +259,11 @@ class _Bench:
                     break
                 await anyio.sleep(0.2)
 
-    async def _away(self, submission: Submission) -> None:
-        """Leave nothing of held jobs."""
+    async def _away(self, ce: BatchBackend, submission: Submission) -> None:
+        """Leave nothing of its jobs."""
         ids = [handle.id for handle in submission.handles]
-        (await self.held.kill(ids)).raise_for_failures()
-        (await self.held.purge(ids)).raise_for_failures()
+        (await ce.kill(ids)).raise_for_failures()
+        (await ce.purge(ids)).raise_for_failures()
 
 
 def _nothing() -> SubmissionSpec:
