@@ -346,15 +346,24 @@ def test_of_fetches_that_race_each_ends_well_and_one_result_is_there_whole(tmp_p
     assert len(list((tmp_path / "sub/0").iterdir())) == 3
 
 
-def test_any_number_of_sinks_may_wait_for_their_commit(tmp_path: Path) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+def _open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_sink_holds_one_descriptor_until_its_commit(tmp_path: Path) -> None:
+    before = _open_descriptors()
     sinks = [FileSink(tmp_path, f"sub/{number}") for number in range(50)]
+    assert _open_descriptors() == before
     for sink in sinks:
-        put(sink, "d/a")
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
-    for sink in sinks:
+        for name in ("d/a", "d/b", "e/f/c", "g", "d/h"):
+            put(sink, name)
+    assert _open_descriptors() == before + 50
+    for sink in sinks[:25]:
         sink.commit()
-    assert len(names_in(tmp_path / "sub")) == 50
+    for sink in sinks[25:]:
+        sink.discard()
+    assert _open_descriptors() == before
+    assert len(names_in(tmp_path / "sub")) == 25
 
 
 def test_thousands_of_small_files_take_no_time_to_speak_of(tmp_path: Path) -> None:

@@ -312,6 +312,67 @@ def _negative() -> bytes:
 BROKEN["negative size"] = _negative()
 
 
+#: Numbers as tars write them, and as they should not.
+_numbers = st.one_of(
+    st.builds(
+        lambda value, width, end: f"{value:0{width}o}".encode() + end,
+        st.integers(0, 8**12),
+        st.integers(0, 12),
+        st.sampled_from([b"\0", b" ", b" \0", b"\0 ", b"", b" 7", b"\x00 1"]),
+    ),
+    st.builds(lambda value: b"\x80" + value.to_bytes(11, "big"), st.integers(0, 2**70)),
+    st.sampled_from([b"", b"8", b"-1", b"+7", b" 17", b"0o7", b"1_0", b"\xff" * 12, b"1\xff"]),
+)
+
+
+@settings(max_examples=1000)
+@given(
+    name=st.one_of(
+        st.just(b"a\0b"), st.binary(max_size=100), paths.map(lambda path: path.encode()[:100])
+    ),
+    mode=_numbers,
+    size=_numbers,
+    flag=st.sampled_from([b"0", b"0", b"0", b"\0", b"7", b"1", b"2", b"5", b"3"]),
+    link=st.binary(max_size=100),
+    prefix=st.one_of(st.just(b""), st.binary(max_size=155)),
+    form=st.sampled_from([b"%06o\0 ", b"%07o\0", b"%06o \0", b"%08o", b"%7o ", b"0%06o\x01"]),
+    off=st.sampled_from([0, 0, 0, 0, 1]),
+)
+def test_a_header_is_read_as_tarfile_reads_it(
+    name: bytes,
+    mode: bytes,
+    size: bytes,
+    flag: bytes,
+    link: bytes,
+    prefix: bytes,
+    form: bytes,
+    off: int,
+) -> None:
+    header = bytearray(tarfile.TarInfo("a").tobuf(tarfile.USTAR_FORMAT))
+    header[:100] = name.ljust(100, b"\0")
+    header[100:108] = mode[:8].ljust(8, b"\0")
+    header[124:136] = size[:12].ljust(12, b"\0")
+    header[156:157] = flag
+    header[157:257] = link.ljust(100, b"\0")
+    header[345:500] = prefix.ljust(155, b"\0")
+    header[148:156] = b" " * 8
+    header[148:156] = form % (sum(header) + off)
+    try:
+        theirs = tarfile.TarInfo.frombuf(bytes(header), "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        theirs = None
+    reader = TarReader()
+    if theirs is None or not 0 <= theirs.size < 2**63:
+        with pytest.raises(TarError):
+            reader.feed(bytes(header))
+        return
+    ours = reader.feed(bytes(header))[0]
+    assert isinstance(ours, TarMember)
+    assert (ours.name, ours.executable) == (theirs.name, bool(theirs.mode & 0o100))
+    if theirs.isfile():
+        assert (ours.kind, ours.size) == (TarKind.FILE, theirs.size)
+
+
 @pytest.mark.parametrize("chunk", [1, 10**6])
 @pytest.mark.parametrize("stream", BROKEN.values(), ids=BROKEN.keys())
 def test_what_is_no_tar_stream_is_an_error_and_stays_one(stream: bytes, chunk: int) -> None:

@@ -156,7 +156,7 @@ class FileSink:
 
     Files have mode 0600, or 0700 where executable; directories 0700. Directories without a file in them do not appear.
 
-    Between members it holds no descriptor, so that any number may be open.
+    Between members it holds one descriptor, of the directory that the last one went into.
 
     Args:
         dest: Made if absent.
@@ -198,6 +198,8 @@ class FileSink:
         self._member: str | None = None
         self._missing = 0
         self._descriptor: int | None = None
+        #: The directory of the last member, open: most files lie beside the one before.
+        self._parent: tuple[_Name, int] | None = None
 
         # A later chdir must not move it.
         self._dest = os.fsencode(dest.absolute())
@@ -323,6 +325,7 @@ class FileSink:
             for name, link in self._links.items():
                 self._copy_link(name, link)
             self._check_time()
+            self._close_parent()
             self._put_in_place()
         self._state = _State.COMMITTED
         files = {_text(name): self._path / _local(name) for name in self._files}
@@ -338,6 +341,7 @@ class FileSink:
             OSError
         ):  # such as a full disk, told late; the descriptor is closed all the same
             self._close()
+        self._close_parent()
         _remove(self._private)
 
     # What may be called when
@@ -405,12 +409,8 @@ class FileSink:
     def _create(self, name: _Name, executable: bool) -> int:
         """A new file, open for writing."""
         try:
-            parent = self._open_parent(name)
-            try:
-                mode = 0o700 if executable else 0o600
-                return os.open(name[-1], _CREATE_FILE, mode, dir_fd=parent)
-            finally:
-                os.close(parent)
+            mode = 0o700 if executable else 0o600
+            return os.open(name[-1], _CREATE_FILE, mode, dir_fd=self._open_parent(name))
         except OSError as error:
             if error.errno not in _CANNOT_HOLD:
                 raise
@@ -419,13 +419,23 @@ class FileSink:
             ) from None
 
     def _open_parent(self, name: _Name) -> int:
-        """The directory that holds the name, made if absent, reached without following a link."""
+        """The directory that holds the name, made if absent, reached without following a link. It stays open until another is."""
+        wanted = name[:-1]
+        if self._parent is not None and self._parent[0] == wanted:
+            return self._parent[1]
+        self._close_parent()
         descriptor = os.open(self._private, _OPEN_DIRECTORY)
-        for depth, part in enumerate(name[:-1], 1):
+        for depth, part in enumerate(wanted, 1):
             known = name[:depth] in self._directories
             descriptor = _descend(descriptor, part, 0o700, make=not known)
             self._directories.add(name[:depth])
+        self._parent = wanted, descriptor
         return descriptor
+
+    def _close_parent(self) -> None:
+        if self._parent is not None:
+            (_, descriptor), self._parent = self._parent, None
+            os.close(descriptor)
 
     def _close(self) -> None:
         if self._descriptor is not None:
@@ -450,11 +460,7 @@ class FileSink:
         self._files[name] = original
 
     def _copy_from(self, target: _Name, copy: int) -> None:
-        parent = self._open_parent(target)
-        try:
-            source = os.open(target[-1], _OPEN_FILE, dir_fd=parent)
-        finally:
-            os.close(parent)
+        source = os.open(target[-1], _OPEN_FILE, dir_fd=self._open_parent(target))
         try:
             while chunk := os.read(source, _COPY_CHUNK):
                 self._check_time()

@@ -8,6 +8,7 @@ What is read: ustar, GNU (long names, base-256 sizes) and pax. What is written: 
 
 from __future__ import annotations
 
+import re
 import struct
 import tarfile
 from collections.abc import Callable
@@ -37,6 +38,10 @@ _ZERO_BLOCK: Final = bytes(_BLOCK)
 _EXTENSION_MAX: Final = 2**20
 #: What a file offset can be.
 _SIZE_MAX: Final = 2**63 - 1
+#: What is looked at in a header: name, mode, size, checksum, type, link, prefix.
+_LOOKED_AT: Final = struct.Struct("100s 8s 16x 12s 12x 8s 1s 100s 88x 155s 12x")
+#: A number as most headers have it: digits, then a blank or a NUL byte, or several.
+_OCTAL: Final = re.compile(rb"([0-7]+)[ \0]+")
 #: What a header has room for: name, mode, owner, group, size, time, checksum, type, link, magic; the rest stays empty.
 _HEADER: Final = struct.Struct("100s 8s 8s 8s 12s 12s 8s 1s 100s 8s 247x")
 _NAME_MAX: Final = 100
@@ -88,6 +93,17 @@ _EXTENSIONS: Final = _PAX_NEXT | {
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 }
+
+
+@frozen
+class _Header:
+    """What a header says of its member."""
+
+    name: str
+    size: int
+    mode: int
+    type: bytes
+    link: str
 
 
 @frozen
@@ -263,7 +279,7 @@ class TarReader:
             self._all |= _parse_pax(payload)
         self._step = self._skip_padding if self._padding else self._read_header
 
-    def _begin_member(self, info: tarfile.TarInfo, events: list[TarEvent]) -> None:
+    def _begin_member(self, info: _Header, events: list[TarEvent]) -> None:
         words = self._all | self._next
         self._next = {}
 
@@ -277,7 +293,7 @@ class TarReader:
         if kind is TarKind.DIRECTORY:
             name = name.rstrip("/")
         is_link = kind in (TarKind.SYMLINK, TarKind.HARDLINK)
-        target = words.get("linkpath", info.linkname) if is_link else ""
+        target = words.get("linkpath", info.link) if is_link else ""
 
         events.append(TarMember(name, kind, size, target, bool(info.mode & 0o100)))
         self._expect(size)
@@ -330,14 +346,34 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def _parse_header(block: bytes) -> tarfile.TarInfo:
+def _parse_header(block: bytes) -> _Header:
+    plain = _parse_plain(block)
+    if plain is not None:
+        return plain
     try:
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
         raise TarError(f"not a tar header: {error}") from None
     if not 0 <= info.size <= _SIZE_MAX:
         raise TarError(f"a member of {info.size} bytes")
-    return info
+    return _Header(info.name, info.size, info.mode, info.type, info.linkname)
+
+
+def _parse_plain(block: bytes) -> _Header | None:
+    """What `tarfile` would read, of a regular file's usual header: of thousands of small files it takes half of the time. None: unusual."""
+    path, mode_field, size_field, sum_field, type_flag, _, prefix = _LOOKED_AT.unpack(block)
+    if type_flag != tarfile.REGTYPE or prefix[0]:
+        return None
+    mode = _OCTAL.fullmatch(mode_field)
+    size = _OCTAL.fullmatch(size_field)
+    checksum = _OCTAL.fullmatch(sum_field)
+    if mode is None or size is None or checksum is None:
+        return None
+    # The checksum counts itself as blanks.
+    if sum(block) - sum(sum_field) + 8 * 0x20 != int(checksum[1], 8):
+        return None
+    name = _text(path.partition(b"\0")[0])
+    return _Header(name, int(size[1], 8), int(mode[1], 8), type_flag, "")
 
 
 def _parse_size(text: str) -> int:
