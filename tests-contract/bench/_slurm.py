@@ -65,7 +65,7 @@ async def rows(rounds: int, tell: Callable[[str], None]) -> Sequence[Row]:
             _backend(there, credentials, "live") as live,
         ):
             bench = _Bench(["ssh", *options, host], held, live, Path(folder))
-            for case in (bench.submit, bench.poll, bench.fetch, bench.kill, bench.kill_live):
+            for case in bench.cases():
                 async with case() as sides:
                     found.append(await measure(sides, rounds, tell))
     return found
@@ -101,6 +101,11 @@ class _Bench:
     held: BatchBackend
     live: BatchBackend
     place: Path
+
+    def cases(self) -> Sequence[Callable[[], AbstractAsyncContextManager[Case]]]:
+        """All of it, in the order of the table."""
+        polls = (self.poll, self.poll_split)
+        return (self.submit, *polls, self.fetch, self.kill, self.kill_live)
 
     @asynccontextmanager
     async def submit(self) -> AsyncIterator[Case]:
@@ -141,30 +146,50 @@ class _Bench:
             ],
         )
 
+    def poll(self) -> AbstractAsyncContextManager[Case]:
+        """Of jobs that wait as they were submitted: Slurm has one record for an array."""
+        return self._poll("10,000 polled, in arrays that wait", split=False)
+
+    def poll_split(self) -> AbstractAsyncContextManager[Case]:
+        """Of jobs that Slurm has a record for, each, as it has of all that run."""
+        return self._poll("10,000 polled, each with its record", split=True)
+
     @asynccontextmanager
-    async def poll(self) -> AsyncIterator[Case]:
-        """From the ids to where each job is."""
+    async def _poll(self, name: str, *, split: bool) -> AsyncIterator[Case]:
+        """From the ids to where each job is, by its id."""
         submission = await self.held.submit(_nothing(), _MANY)
         submission.raise_for_failures()
         ids = [handle.id for handle in submission.handles]
-        arrays = ",".join(dict.fromkeys(row.partition("_")[0] for row in await self._queue()))
+        natives = await self._queue()
+        arrays = dict.fromkeys(native.partition("_")[0] for native in natives)
+        if split:
+            # What tells one element from the others takes it out of the array's record; the last stays in it.
+            tell = [f"scontrol update JobId={a}_[0-{_FEW - 2}] Nice=5" for a in arrays]
+            await self._run("; ".join(tell))
         seen: list[int] = []
 
         async def ours() -> None:
             statuses = await self.held.status(ids)
-            seen.append(list(statuses.values()).count(JobStatus.HELD))
+            seen.append([statuses[job] for job in ids].count(JobStatus.HELD))
 
-        async def raw() -> None:
-            said = await self._run(f"squeue -h -r -j {arrays} -o '%i %T'")
-            seen.append(said.count(b" PENDING\n"))
+        async def read(which: str) -> None:
+            said = await self._run(f"squeue -h -r {which} -o '%i %T'")
+            states = dict(row.split(" ") for row in said.decode().splitlines())
+            seen.append([states[native] for native in natives].count("PENDING"))
+
+        async def by_user() -> None:
+            await read(f"-u {_ACCOUNT}")
+
+        async def by_id() -> None:
+            await read("-j " + ",".join(natives))
 
         async def all_seen() -> None:
             assert seen.pop() == _MANY
 
         yield Case(
-            "10,000 polled",
+            name,
             Side("interCEde", ours, all_seen),
-            [Side("squeue", raw, all_seen)],
+            [Side("squeue -j IDS", by_id, all_seen), Side("squeue", by_user, all_seen)],
         )
         await self._away(self.held, submission)
 
@@ -225,6 +250,10 @@ class _Bench:
             ids = [handle.id for handle in made[0].handles]
             (await ce.kill(ids)).raise_for_failures()
 
+        async def by_id() -> None:
+            natives = [handle.id.rpartition("/")[2] for handle in made[0].handles]
+            await self._run("xargs scancel", "\n".join(natives).encode())
+
         async def by_user() -> None:
             await self._run(f"scancel -u {_ACCOUNT}")
 
@@ -236,7 +265,7 @@ class _Bench:
         yield Case(
             name,
             Side("interCEde", ours, all_gone),
-            [Side("scancel -u", by_user, all_gone)],
+            [Side("scancel IDS", by_id, all_gone), Side("scancel -u", by_user, all_gone)],
         )
         await self._away(ce, made[0])
 

@@ -495,7 +495,9 @@ def test_without_proc_a_process_is_still_told_from_none(
 
     monkeypatch.setattr(Path, "read_bytes", no_proc)
     monkeypatch.setattr(Path, "read_text", no_proc)
-    _sink._machine.cache_clear()
+    caches = (_sink._machine, _sink._private_prefix)
+    for each in caches:
+        each.cache_clear()
     try:
         with FileSink(tmp_path, "0") as sink:
             (name,) = names_in(tmp_path)
@@ -517,4 +519,5 @@ def test_without_proc_a_process_is_still_told_from_none(
             put(sink, "a")
             sink.commit()
     finally:
-        _sink._machine.cache_clear()
+        for each in caches:
+            each.cache_clear()

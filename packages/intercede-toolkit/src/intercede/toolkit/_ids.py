@@ -22,6 +22,11 @@ __all__ = ["JobParts", "new_submission", "parse_id", "submission_time"]
 _ID_MAX: Final = 255
 #: No "/", no blank, nothing that a shell, a glob or a scheduler's query language would read as its own.
 _PART: Final = re.compile(r"[A-Za-z0-9._:@+-]+")
+#: A whole id of which no part can be mistaken: none begins with a dot or a dash. (Of thousands of ids most are, and this is soon seen.)
+_PLAIN: Final = re.compile(
+    r"([A-Za-z0-9_:@+][A-Za-z0-9._:@+-]*)/([A-Za-z0-9_:@+][A-Za-z0-9._:@+-]*)/(0|[1-9][0-9]{0,8})"
+    r"(?:/([A-Za-z0-9_:@+][A-Za-z0-9._:@+-]*))?"
+)
 #: One spelling per number, so that two different ids never mean one job.
 _COPY: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 #: Crockford's base 32 in lower case: in the order of ASCII, without letters that look alike.
@@ -71,8 +76,11 @@ def parse_id(text: object) -> JobParts:
     """
     if not isinstance(text, str):
         raise ValueError(f"a job id is a string, not {type(text).__name__}")
-    # Before splitting, so that a huge text costs nothing.
+    # Before anything else, so that a huge text costs nothing.
     _check_length(text)
+    plain = _PLAIN.fullmatch(text)
+    if plain is not None:
+        return JobParts(plain[1], plain[2], int(plain[3]), plain[4])
     parts = text.split("/")
     if len(parts) not in (3, 4):
         raise ValueError(f"a job id has 3 or 4 parts, not {len(parts)}")

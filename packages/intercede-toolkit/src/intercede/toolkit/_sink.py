@@ -204,9 +204,12 @@ class FileSink:
         # A later chdir must not move it.
         self._dest = os.fsencode(dest.absolute())
         self._room = _PATH_MAX - len(b"/".join((self._dest, *self._place, b"\0")))
-        Path(os.fsdecode(self._dest)).mkdir(parents=True, exist_ok=True)
         self._private = self._dest + b"/" + _private_name()
-        os.mkdir(self._private, 0o700)  # noqa: PTH102 - bytes
+        try:
+            os.mkdir(self._private, 0o700)  # noqa: PTH102 - bytes
+        except FileNotFoundError:
+            dest.mkdir(parents=True, exist_ok=True)
+            os.mkdir(self._private, 0o700)  # noqa: PTH102 - bytes
 
     def __enter__(self) -> Self:
         return self
@@ -621,9 +624,12 @@ def _is_stale(path: bytes, owner: re.Match[str]) -> bool:
 
 
 def _private_name() -> bytes:
-    pid = os.getpid()
-    start = _start_of(pid) or _START_UNKNOWN
-    return f".intercede-{_machine()}-{pid}-{start}-{secrets.token_hex(8)}".encode()
+    return f"{_private_prefix(os.getpid())}{secrets.token_hex(8)}".encode()
+
+
+@cache  # by the process id: a forked child has its own
+def _private_prefix(pid: int) -> str:
+    return f".intercede-{_machine()}-{pid}-{_start_of(pid) or _START_UNKNOWN}-"
 
 
 @cache

@@ -360,9 +360,9 @@ def _parse_header(block: bytes) -> _Header:
 
 
 def _parse_plain(block: bytes) -> _Header | None:
-    """What `tarfile` would read, of a regular file's usual header: of thousands of small files it takes half of the time. None: unusual."""
+    """What `tarfile` would read, of the usual header of a file or directory: of thousands it takes half of the time. None: unusual."""
     path, mode_field, size_field, sum_field, type_flag, _, prefix = _LOOKED_AT.unpack(block)
-    if type_flag != tarfile.REGTYPE or prefix[0]:
+    if type_flag not in (tarfile.REGTYPE, tarfile.DIRTYPE) or prefix[0]:
         return None
     mode = _OCTAL.fullmatch(mode_field)
     size = _OCTAL.fullmatch(size_field)
