@@ -5,8 +5,11 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
+import asyncssh
+import asyncssh.sftp
 import pytest
 from stacks.sshd import Sshd
 
@@ -18,7 +21,7 @@ from intercede.core import (
     Transport,
     TransportError,
 )
-from intercede.transport.ssh import SSHConfig, SSHTransport
+from intercede.transport.ssh import SSHConfig, SSHTransport, _link
 
 Opened = Callable[..., SSHTransport]
 
@@ -142,6 +145,54 @@ async def test_the_cancelled_first_of_several_does_not_fail_the_others_connectio
         said = await asyncio.gather(*others)
         assert [one.stdout for one in said] == [b"other\n"] * 5
         assert sshd.accepted() <= before + 2
+
+
+async def test_a_connection_that_comes_in_the_moment_of_a_cancellation_is_closed(
+    transport: SSHTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, made = asyncssh.connect, []
+
+    async def connect(*args: Any, **options: Any) -> asyncssh.SSHClientConnection:
+        made.append(await real(*args, **options))
+        if len(made) == 1:
+            user.cancel()
+        return made[-1]
+
+    monkeypatch.setattr(asyncssh, "connect", connect)
+    user = asyncio.create_task(transport.run(Command(["true"])))
+    with pytest.raises(asyncio.CancelledError):
+        await user
+    async with asyncio.timeout(20):
+        await made[0].wait_closed()
+    assert (await transport.run(Command(["true"]))).returncode == 0
+    assert len(made) == 2
+
+
+async def test_an_sftp_session_that_comes_in_the_moment_of_a_cancellation_is_closed(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, made = asyncssh.sftp.start_sftp_client, []
+
+    async def start(*args: Any) -> asyncssh.SFTPClient:
+        made.append(await real(*args))
+        if len(made) == 1:
+            user.cancel()
+        return made[-1]
+
+    monkeypatch.setattr(_link, "start_sftp_client", start)
+    there, here = f"{tmp_path}/there", tmp_path / "here"
+    (tmp_path / "there").write_bytes(b"x")
+    with Sshd(["MaxSessions 1"]) as sshd:
+        transport = opened(sshd)
+        user = asyncio.create_task(transport.get(there, here))
+        with pytest.raises(asyncio.CancelledError):
+            await user
+        # The only session is free again.
+        async with asyncio.timeout(20):
+            await transport.run(Command(["true"]))
+            await transport.get(there, here)
+        assert sshd.accepted() == 1
+    assert here.read_bytes() == b"x"
 
 
 async def test_a_connection_that_was_cut_is_made_again_at_the_next_use(

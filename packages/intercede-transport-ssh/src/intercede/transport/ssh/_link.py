@@ -238,7 +238,12 @@ class Link:
                     if not self.usable:
                         self.limiter.release()
                         raise LinkLost
-                    answer = await with_grace(self._opened_sftp(), _OPENING_GRACE_S)
+                    try:
+                        answer = await with_grace(self._opened_sftp(), _OPENING_GRACE_S)
+                    except BaseException:
+                        # We may be cancelled when it is there and before we hear of it.
+                        await self._unless_shared()
+                        raise
                     if answer == "none":
                         return None
                     if answer == "open":
@@ -260,6 +265,12 @@ class Link:
         if not sftp.users:
             self._sftp = None
             await self._let_go(sftp.writer)
+
+    async def _unless_shared(self) -> None:
+        """Close what was opened, and is nobody's."""
+        if self._sftp is not None:
+            sftp, self._sftp = self._sftp, None
+            await to_its_end(self._let_go(sftp.writer))
 
     async def _let_go(self, writer: asyncssh.SSHWriter[bytes]) -> None:
         writer.channel.abort()

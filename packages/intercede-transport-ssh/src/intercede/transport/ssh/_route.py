@@ -172,8 +172,7 @@ class Attempt:
                     Trust.read, hop.host, hop.port, hop.host_keys, self.config.known_hosts
                 )
                 greeter = Greeter(where, trust, self.offer, self.on_lost)
-                tunnel = connections[-1] if connections else None
-                connections.append(await self._pass(hop, where, trust, greeter, tunnel))
+                await self._pass(hop, where, trust, greeter, connections)
         except BaseException:
             for connection in reversed(connections):
                 connection.abort()
@@ -186,17 +185,22 @@ class Attempt:
         where: str,
         trust: Trust,
         greeter: Greeter,
-        tunnel: asyncssh.SSHClientConnection | None,
-    ) -> asyncssh.SSHClientConnection:
+        connections: list[asyncssh.SSHClientConnection],
+    ) -> None:
+        """Connect to one more host, through those before it."""
         options = _options(hop, self.config, trust, greeter)
+        tunnel = connections[-1] if connections else None
 
-        async def connected() -> asyncssh.SSHClientConnection:
-            return await asyncssh.connect(
-                hop.host, hop.port, tunnel=tunnel, config=None, options=None, **options
+        async def connected() -> None:
+            # Kept here: we may be cancelled when it is there and before we hear of it.
+            connections.append(
+                await asyncssh.connect(
+                    hop.host, hop.port, tunnel=tunnel, config=None, options=None, **options
+                )
             )
 
         try:
-            return await with_grace(connected(), 0)
+            await with_grace(connected(), 0)
         except asyncssh.HostKeyNotVerifiable as error:
             raise greeter.host_key_refused(error.reason) from None
         except asyncssh.PermissionDenied as error:

@@ -19,7 +19,8 @@ async def with_grace(work: Coroutine[Any, Any, T], grace_s: float) -> T:
     """Do something in a task of its own, so that what we are cancelled with reaches it once, and it is over when we are.
 
     Args:
-        work: What to do. It cleans up after itself when it is cancelled.
+        work: What to do. It cleans up after itself when it is cancelled. Its result is lost if we are cancelled in the moment when it is
+            there: what must not be, it keeps elsewhere.
         grace_s: How long it may go on when we are cancelled, before it is cancelled too.
     """
     task = asyncio.ensure_future(work)
