@@ -52,10 +52,12 @@ def test_the_connection_of_an_open_backend_ends_with_the_program(
 ) -> None:
     program = connected("""
         try:
+            say("waiting")
             time.sleep(60)
         except KeyboardInterrupt:
             pass
     """)
+    program.until("waiting")
     assert sshd.connections
 
     program.interrupt()
