@@ -9,7 +9,7 @@ from ._credentials import (
 from ._ids import JobParts, new_submission, parse_id, submission_time
 from ._lifetime import Lifetime
 from ._redaction import RedactingFilter, redact
-from ._runner import MARKER, ExitRecord, copy_variables, parse_exit, runner_script
+from ._runner import KILLED, MARKER, ExitRecord, copy_variables, parse_exit, runner_script
 from ._shell import Frames, Script, print_data, quote, quote_pattern
 from ._sink import CommittedOutput, FileSink, LimitExceeded, Limits, sweep
 from ._tar import (
@@ -29,6 +29,7 @@ from ._tar import (
 from ._waiting import sole, to_its_end
 
 __all__ = [
+    "KILLED",
     "MARKER",
     "TAR_END",
     "ArchiveEnd",

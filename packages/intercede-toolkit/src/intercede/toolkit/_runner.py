@@ -30,10 +30,13 @@ from intercede.core import SubmissionSpec
 
 from ._shell import quote
 
-__all__ = ["MARKER", "ExitRecord", "copy_variables", "parse_exit", "runner_script"]
+__all__ = ["KILLED", "MARKER", "ExitRecord", "copy_variables", "parse_exit", "runner_script"]
 
 #: The marker in the environment of every process of a job; its end keeps copy 1 from being a prefix of copy 10.
 MARKER = "INTERCEDE_JOB"
+
+#: Shell text that defines `killed DIRECTORY`: our kill left its mark on the copy that has this directory, or on its whole submission.
+KILLED = 'killed() { [ -e "$1/cancel" ] || [ -e "${1%/*}/cancel" ]; }'
 
 _RUNNER = """\
 #!/bin/sh

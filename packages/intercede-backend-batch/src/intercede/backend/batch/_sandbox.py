@@ -21,7 +21,7 @@ from math import ceil
 from typing import Final
 
 from intercede.core import Command, CopyVars, SubmissionSpec
-from intercede.toolkit import print_data, quote, quote_pattern
+from intercede.toolkit import KILLED, print_data, quote, quote_pattern
 
 __all__ = [
     "ATTEMPT_CANCELLED",
@@ -271,9 +271,9 @@ done
 #: A shell writes each line by itself, and a connection carries it by itself: thousands cost more than what they say.
 _TOGETHER: Final = "together() { dd obs=65536 2>/dev/null; }"
 
-_TELL_END: Final = """\
-# killed J: our kill left its mark, on the copy or on its whole submission.
-killed() { [ -e "$1/cancel" ] || [ -e "${1%/*}/cancel" ]; }
+_TELL_END: Final = (
+    f"{KILLED}\n"
+    + """\
 # keep J LINE: writes down how a job ended; sets $ended to what is written. In one write and without a command, since there may be
 # thousands; what stands there stays, and what is empty was begun by somebody who died.
 keep() {
@@ -330,6 +330,7 @@ tell() {
   echo "none $1 $cancelled lost"
 }
 """
+)
 
 
 def read_ends(

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from intercede.toolkit import MARKER
+from intercede.toolkit import KILLED, MARKER
 
 __all__ = ["PROGRAM"]
 
@@ -45,8 +45,7 @@ born() {
 
 alive() { [ -n "$2" ] && born "$1" && [ "$born" = "$2" ]; }
 
-# killed COPY: our kill left its mark, on the copy or on its whole submission.
-killed() { [ -e "$1/cancel" ] || [ -e "${1%/*}/cancel" ]; }
+KILLED
 
 # look COPY: sets $state of the copy in that directory: waiting, running, elsewhere, orphaned, unstarted, gone.
 look() {
@@ -344,4 +343,4 @@ list) # MARK-PREFIX
 work) work;;
 esac
 echo end
-""".replace("MARKER", MARKER)
+""".replace("MARKER", MARKER).replace("KILLED", KILLED)
