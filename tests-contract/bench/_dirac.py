@@ -1,8 +1,9 @@
 """DIRAC 9.1 with its own SSH element and with the one over interCEde: pilots submitted, polled, and their outputs fetched, beside each other.
 
 Both are made by DIRAC's own factory, for the same account of the same cluster, and have connected already; each call is one that DIRAC's agents
-make. Once the host is near, once a relay puts 50 ms of round-trip time before it. Pilots begin to run as soon as they are submitted, as pilots
-do; each turn begins with an empty cluster. DIRAC and the extension must be installed: `hatch run dirac:bench`.
+make. Once the host is near, once a relay puts 50 ms of round-trip time before it. Pilots that are only submitted and polled find the cluster
+full, so that no turn shares this machine with the pilots of its own; each turn begins with an empty queue. DIRAC and the extension must be
+installed: `hatch run dirac:bench`.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ scancel -u "$1"
 while [ -n "$(squeue -h -u "$1")" ]; do sleep 0.5; done
 rm -rf "$2/ours/.intercede"
 """
+#: Another account has all nodes; and has them no more.
+_FILL: Final = """
+sbatch --exclusive --nodes="$(sinfo -h -N -p main -o %N | wc -l)" -p main -o /dev/null --chdir=/ --wrap 'exec sleep 36000'
+while [ -z "$(squeue -h -u root -t R)" ]; do sleep 0.2; done
+"""
+_FREE: Final = 'scancel -u root; while [ -n "$(squeue -h -u root)" ]; do sleep 0.2; done'
 
 
 async def rows(rounds: int, tell: Callable[[str], None]) -> Sequence[Row]:
@@ -92,6 +99,15 @@ class _Bench:
     # ------------------------------------------------------------ the work
 
     @asynccontextmanager
+    async def _full(self) -> AsyncIterator[None]:
+        """Nobody's job begins."""
+        await self._run(_FILL)
+        try:
+            yield
+        finally:
+            await self._run(_FREE)
+
+    @asynccontextmanager
     async def _submit(self, copies: int) -> AsyncIterator[Case]:
         """From the executable to the references."""
         ours, theirs = await self._elements()
@@ -103,36 +119,36 @@ class _Bench:
             assert len((await self._run("squeue -h -r -u plain -o %i")).split()) == copies
             await self._clear()
 
-        yield Case(
-            f"{copies:,} submitted{self.where}",
-            Side("interCEde", partial(submit, ours), came),
-            [Side("DIRAC's SSH element", partial(submit, theirs), came)],
-        )
+        async with self._full():
+            yield Case(
+                f"{copies:,} submitted{self.where}",
+                Side("interCEde", partial(submit, ours), came),
+                [Side("DIRAC's SSH element", partial(submit, theirs), came)],
+            )
 
     @asynccontextmanager
     async def _poll(self) -> AsyncIterator[Case]:
         """From the references to their statuses."""
         elements = await self._elements()
-        references = {ce: await self._submitted(ce, _MANY, _LASTING) for ce in elements}
-        for ce in elements:  # the database of Slurm's, which DIRAC asks, lags
-            await self._until(ce, list(references[ce]), {"Waiting", "Running"})
         seen: list[Any] = []
 
         async def poll(ce: Any) -> None:
             seen.append(await _call(ce.getJobStatus, list(references[ce])))
 
         async def all_seen() -> None:
-            statuses = list(seen.pop().values())
-            assert len(statuses) == _MANY
-            assert set(statuses) <= {"Waiting", "Running"}
+            assert list(seen.pop().values()) == ["Waiting"] * _MANY
 
-        ours, theirs = elements
-        yield Case(
-            f"{_MANY:,} polled{self.where}",
-            Side("interCEde", partial(poll, ours), all_seen),
-            [Side("DIRAC's SSH element", partial(poll, theirs), all_seen)],
-        )
-        await self._clear()
+        async with self._full():
+            references = {ce: await self._submitted(ce, _MANY, _LASTING) for ce in elements}
+            for ce in elements:  # the database of Slurm's, which DIRAC asks, lags
+                await self._until(ce, list(references[ce]), {"Waiting"})
+            ours, theirs = elements
+            yield Case(
+                f"{_MANY:,} polled{self.where}",
+                Side("interCEde", partial(poll, ours), all_seen),
+                [Side("DIRAC's SSH element", partial(poll, theirs), all_seen)],
+            )
+            await self._clear()
 
     @asynccontextmanager
     async def _outputs(self) -> AsyncIterator[Case]:

@@ -220,6 +220,31 @@ def test_a_lie_is_told_in_words_that_a_stranger_understands(
     assert verdicts == [["T3", "failed"]]
 
 
+_CUT: Final = """
+import ctypes, os, subprocess
+from datetime import UTC, datetime
+from intercede.core import NativeJob
+from outsider.scheduler import SpoolConfig, SpoolScheduler
+
+if (decoy := os.fork()) == 0:
+    # Its environment is one empty string; that of an sshd has many.
+    words = (ctypes.c_char_p * 3)(b"sleep", b"600", None)
+    ctypes.CDLL(None).execve(b"/bin/sleep", words, (ctypes.c_char_p * 2)(b"", None))
+try:
+    job = NativeJob("s.0", 0, "s", datetime.now(UTC))
+    (kill,) = SpoolScheduler(SpoolConfig()).kill_commands([job])
+    for came in (b"", kill.stdin[:-1]):
+        subprocess.run(kill.argv, input=came, check=True, stdout=subprocess.DEVNULL)
+    assert os.waitpid(decoy, os.WNOHANG) == (0, 0), "it was killed"
+finally:
+    os.kill(decoy, 9)
+"""
+
+
+def test_a_kill_whose_jobs_did_not_arrive_reaches_nobody(empty: Path, tmp_path: Path) -> None:
+    succeed(empty / "python", "-I", "-c", _CUT, cwd=tmp_path)
+
+
 def test_the_outsiders_own_tests_are_ten_lines_each_and_green(
     furnished: Path, tmp_path: Path
 ) -> None:

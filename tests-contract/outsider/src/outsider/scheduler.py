@@ -108,15 +108,18 @@ status) # lines: ID
   [ -z "$wanted" ] || start_worker
   ;;
 kill) # lines: ID
-  ids=$(cat) marks= round=0
-  for id in $ids; do
+  # `read` leaves out a line without its end: whoever sends them may be killed in the middle of one.
+  ids= marks= round=0
+  while read -r id; do
     rm -f "$spool/waiting/$id"
+    ids="$ids $id"
     marks="${marks}SPOOL_JOB=$id
 "
   done
   marks=${marks%?}
   signal=TERM
-  while [ "$round" -lt 100 ]; do
+  # Without a mark every process that has an empty variable would be found: an sshd has.
+  while [ -n "$ids" ] && [ "$round" -lt 100 ]; do
     left=
     for id in $ids; do ! held "$spool/running/$id" || left=yes; done
     found=$(processes "$marks")
