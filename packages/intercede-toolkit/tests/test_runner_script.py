@@ -29,7 +29,9 @@ def prepare(tmp_path: Path, spec: SubmissionSpec) -> Path:
 
 
 def run(directory: Path, shell: list[str], copy: str = "0") -> int:
-    return subprocess.run([*shell, str(directory / "runner"), copy], check=False).returncode
+    # Under nohup we ignore a signal, and so would the payload.
+    command = ["env", "--default-signal", *shell, str(directory / "runner"), copy]
+    return subprocess.run(command, check=False).returncode
 
 
 def payload(text: str, *inputs: FileRef, **environment: str) -> SubmissionSpec:
