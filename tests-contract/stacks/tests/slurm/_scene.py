@@ -90,12 +90,15 @@ cluster ready || {
   cluster await
 }
 """
-#: PLACE: end all jobs of the submissions beneath it, and remove it.
-_CLEAR: Final = """
+#: PLACE: end all jobs of the submissions beneath it.
+_END: Final = """
 names=$(ls "$1/root" 2>/dev/null | sed 's/^/intercede-/')
 /usr/bin/squeue --noheader --format='%A %j' | awk -v names="$names" '
   BEGIN { split(names, name, "\\n"); for (i in name) ours[name[i]] }
   $2 in ours && !seen[$1]++ { print $1 }' | xargs -r /usr/bin/scancel
+"""
+#: PLACE: the same, and remove it.
+_CLEAR: Final = f"""{_END}
 # What is ending still writes.
 for i in 1 2 3 4 5 6 7 8 9; do
   rm -rf "$1" 2>/dev/null && exit
@@ -289,6 +292,10 @@ class Scene:
     async def control(self, *words: str) -> str:
         """An order of the administrator's: `hold 123`."""
         return await self.cluster.run('exec /usr/bin/scontrol "$@"', *words)
+
+    async def end_jobs(self) -> None:
+        """All that wait or run, so that others find room."""
+        await self.cluster.run(_END, self.place)
 
     async def scancel(self, *words: str, user: str = "") -> None:
         """End jobs behind the backend's back."""

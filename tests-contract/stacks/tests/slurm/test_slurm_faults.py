@@ -77,6 +77,7 @@ async def test_an_operation_whose_connection_is_cut_loses_and_doubles_nothing(
             relay.let_through()
             assert not isinstance(outcome, SubmitUncertain), "the host can be reached again"
             await trial.check(outcome)
+        await scene.end_jobs()
 
 
 @contextmanager
