@@ -46,10 +46,13 @@ scancel -u "$1"
 while [ -n "$(squeue -h -u "$1")" ]; do sleep 0.5; done
 rm -rf "$2/ours/.intercede"
 """
-#: Another account has all nodes; and has them no more.
+#: Another account has all of the partition's nodes, but for what is reserved of one; and has them no more.
 _FILL: Final = """
-sbatch --exclusive --nodes="$(sinfo -h -N -p main -o %N | wc -l)" -p main -o /dev/null --chdir=/ --wrap 'exec sleep 36000'
-while [ -z "$(squeue -h -u root -t R)" ]; do sleep 0.2; done
+for cpus in 64 64 60; do
+  sbatch -p main --ntasks=1 --cpus-per-task=$cpus -o /dev/null --chdir=/ --wrap 'exec sleep 36000'
+done
+for i in $(seq 150); do [ "$(squeue -h -u root -t R | wc -l)" = 3 ] && exit; sleep 0.2; done
+exit 1
 """
 _FREE: Final = 'scancel -u root; while [ -n "$(squeue -h -u root)" ]; do sleep 0.2; done'
 
