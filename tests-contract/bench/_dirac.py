@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -113,7 +113,7 @@ class _Bench:
     @asynccontextmanager
     async def _submit(self, copies: int) -> AsyncIterator[Case]:
         """From the executable to the references."""
-        ours, theirs = await self._elements()
+        elements = await self._elements()
 
         async def submit(ce: Any) -> None:
             await self._submitted(ce, copies, _LASTING)
@@ -123,11 +123,7 @@ class _Bench:
             await self._clear()
 
         async with self._full():
-            yield Case(
-                f"{copies:,} submitted{self.where}",
-                Side("interCEde", partial(submit, ours), came),
-                [Side("DIRAC's SSH element", partial(submit, theirs), came)],
-            )
+            yield self._case(f"{copies:,} submitted", elements, submit, came)
 
     @asynccontextmanager
     async def _poll(self) -> AsyncIterator[Case]:
@@ -145,12 +141,7 @@ class _Bench:
             references = {ce: await self._submitted(ce, _MANY, _LASTING) for ce in elements}
             for ce in elements:  # the database of Slurm's, which DIRAC asks, lags
                 await self._until(ce, list(references[ce]), {"Waiting"})
-            ours, theirs = elements
-            yield Case(
-                f"{_MANY:,} polled{self.where}",
-                Side("interCEde", partial(poll, ours), all_seen),
-                [Side("DIRAC's SSH element", partial(poll, theirs), all_seen)],
-            )
+            yield self._case(f"{_MANY:,} polled", elements, poll, all_seen)
             await self._clear()
 
     @asynccontextmanager
@@ -171,13 +162,23 @@ class _Bench:
             assert [path.read_text() for path in here.glob("*.out")] == ["pilot\n"] * _FEW
             shutil.rmtree(here)
 
-        ours, theirs = elements
-        yield Case(
-            f"outputs of {_FEW} fetched{self.where}",
-            Side("interCEde", partial(fetch, ours), all_here),
-            [Side("DIRAC's SSH element", partial(fetch, theirs), all_here)],
-        )
+        yield self._case(f"outputs of {_FEW} fetched", elements, fetch, all_here)
         await self._clear()
+
+    def _case(
+        self,
+        name: str,
+        elements: tuple[Any, Any],
+        run: Callable[[Any], Awaitable[None]],
+        verify: Callable[[], Awaitable[None]],
+    ) -> Case:
+        """Both elements doing the same."""
+        ours, theirs = elements
+        return Case(
+            f"{name}{self.where}",
+            Side("interCEde", partial(run, ours), verify),
+            [Side("DIRAC's SSH element", partial(run, theirs), verify)],
+        )
 
     # ------------------------------------------------------------ the elements
 

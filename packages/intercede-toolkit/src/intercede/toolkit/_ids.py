@@ -22,13 +22,14 @@ __all__ = ["JobParts", "new_submission", "parse_id", "submission_time"]
 _ID_MAX: Final = 255
 #: No "/", no blank, nothing that a shell, a glob or a scheduler's query language would read as its own.
 _PART: Final = re.compile(r"[A-Za-z0-9._:@+-]+")
-#: A whole id of which no part can be mistaken: none begins with a dot or a dash. (Of thousands of ids most are, and this is soon seen.)
-_PLAIN: Final = re.compile(
-    r"([A-Za-z0-9_:@+][A-Za-z0-9._:@+-]*)/([A-Za-z0-9_:@+][A-Za-z0-9._:@+-]*)/(0|[1-9][0-9]{0,8})"
-    r"(?:/([A-Za-z0-9_:@+][A-Za-z0-9._:@+-]*))?"
-)
 #: One spelling per number, so that two different ids never mean one job.
 _COPY: Final = re.compile(r"0|[1-9][0-9]{0,8}")
+#: A part that cannot be mistaken for an option, or for a directory's name for itself.
+_PLAIN_PART: Final = r"[A-Za-z0-9_:@+][A-Za-z0-9._:@+-]*"
+#: A whole id of such parts. (Of thousands of ids most are, and this is soon seen.)
+_PLAIN: Final = re.compile(
+    f"({_PLAIN_PART})/({_PLAIN_PART})/({_COPY.pattern})(?:/({_PLAIN_PART}))?"
+)
 #: Crockford's base 32 in lower case: in the order of ASCII, without letters that look alike.
 _DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _TIME_DIGITS: Final = 10

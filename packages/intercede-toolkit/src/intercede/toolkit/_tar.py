@@ -38,8 +38,8 @@ _ZERO_BLOCK: Final = bytes(_BLOCK)
 _EXTENSION_MAX: Final = 2**20
 #: What a file offset can be.
 _SIZE_MAX: Final = 2**63 - 1
-#: What is looked at in a header: name, mode, size, checksum, type, link, prefix.
-_LOOKED_AT: Final = struct.Struct("100s 8s 16x 12s 12x 8s 1s 100s 88x 155s 12x")
+#: What is looked at in a header: name, mode, size, checksum, type, prefix.
+_LOOKED_AT: Final = struct.Struct("100s 8s 16x 12s 12x 8s 1s 188x 155s 12x")
 #: A number as most headers have it: digits, then a blank or a NUL byte, or several.
 _OCTAL: Final = re.compile(rb"([0-7]+)[ \0]+")
 #: What a header has room for: name, mode, owner, group, size, time, checksum, type, link, magic; the rest stays empty.
@@ -361,7 +361,7 @@ def _parse_header(block: bytes) -> _Header:
 
 def _parse_plain(block: bytes) -> _Header | None:
     """What `tarfile` would read, of the usual header of a file or directory: of thousands it takes half of the time. None: unusual."""
-    path, mode_field, size_field, sum_field, type_flag, _, prefix = _LOOKED_AT.unpack(block)
+    path, mode_field, size_field, sum_field, type_flag, prefix = _LOOKED_AT.unpack(block)
     if type_flag not in (tarfile.REGTYPE, tarfile.DIRTYPE) or prefix[0]:
         return None
     mode = _OCTAL.fullmatch(mode_field)
