@@ -128,7 +128,7 @@ class _Bench:
             await self._empty()
 
         async def with_folders() -> None:
-            names = f"i=0; while [ $i -lt {_FEW} ]; do echo $i/work; i=$((i + 1)); done"
+            names = f"i=0; while [ $i -lt {_FEW} ]; do echo $i; i=$((i + 1)); done"
             await self._run(f"mkdir array && cd array && {{ {names}; }} | xargs mkdir -p")
             array = f"sbatch --parsable --hold --array=0-{_FEW - 1} --output=%a/stdout"
             await self._run(f"cd array && {array}", b"#!/bin/sh\nexec true\n")

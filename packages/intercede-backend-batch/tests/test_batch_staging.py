@@ -127,7 +127,7 @@ async def test_the_stream_is_an_archive_that_ends_with_the_mark(tmp_path: Path) 
         "runner": "0o700",
         "inputs/data": "0o600",
         "inputs/run": "0o700",
-        "1/vars": "0o600",
+        "vars/0": "0o600",
         "1/work/s/t": "0o600",
         "inputs/small": "0o700",
         "inputs/large": "0o600",

@@ -368,6 +368,29 @@ async def test_a_killed_waiting_copy_never_starts(ce: BatchBackend, tmp_path: Pa
     assert not started & {"6", "7", "8", "9"}
 
 
+async def test_a_copy_that_was_half_purged_never_starts(
+    ce: BatchBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, ledger = tmp_path / "go", tmp_path / "ledger"
+    text = 'while [ ! -e "$1" ]; do sleep 0.05; done; echo "$INTERCEDE_COPY" >> "$2"'
+    ids = ids_of(await ce.submit(script(text, str(go), str(ledger)), 5))
+    await until(ce, ids[:SLOTS], JobStatus.RUNNING)
+    (await ce.kill(ids[3:4])).raise_for_failures()
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    # It dies when all but the directory is gone, the mark of the kill too.
+    (tools / "rm").write_text('#!/bin/sh\nfor last; do :; done\n/bin/rm -f "$last"/*\nkill -9 $$\n')
+    (tools / "rm").chmod(0o700)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+        assert (await ce.purge(ids[3:4])).failures
+    go.touch()
+    others = [*ids[:3], ids[4]]
+    assert set(await finish(ce, others)) == {JobStatus.SUCCESSFUL}
+    await anyio.sleep(0.3)
+    assert sorted(ledger.read_text().split()) == ["0", "1", "2", "4"]
+
+
 async def test_a_reused_process_number_is_not_our_job(ce: BatchBackend, root: Path) -> None:
     ids = ids_of(await ce.submit(script("exec sleep 300")))
     process, payload = await until_running_payload(ce, root, ids[0])

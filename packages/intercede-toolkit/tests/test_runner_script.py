@@ -17,7 +17,7 @@ SHELLS = [["dash"], ["bash"], ["busybox", "sh"]]
 def prepare(tmp_path: Path, spec: SubmissionSpec) -> Path:
     """A sandbox with one copy, in a directory whose name needs quoting."""
     directory = tmp_path / 'it\'s a "sandbox" $HOME'
-    (directory / "0" / "work").mkdir(parents=True)
+    (directory / "0").mkdir(parents=True)
     (directory / "inputs").mkdir()
     for ref in spec.inputs:
         assert ref.content is not None
@@ -26,6 +26,12 @@ def prepare(tmp_path: Path, spec: SubmissionSpec) -> Path:
         runner_script(spec, directory=str(directory), submission="s1")
     )
     return directory
+
+
+def write_variables(directory: Path, environments: list[dict[str, str]]) -> None:
+    for name, content in copy_variables(environments).items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_bytes(content)
 
 
 def run(directory: Path, shell: list[str], copy: str = "0") -> int:
@@ -62,7 +68,7 @@ def test_it_runs_the_payload_in_its_work_directory_with_its_environment(
             B="b",
         ),
     )
-    (directory / "0" / "vars").write_bytes(copy_variables({"B": "of the copy", "UID": "x"}))
+    write_variables(directory, [{"B": "of the copy", "UID": "x"}, {"B": "of another"}])
     assert run(directory, shell) == 0
     assert (directory / "0" / "stdout").read_text() == "1\na of the copy 0 s1.0;\n"
     assert (directory / "0" / "stderr").read_text() == f"{directory}/0/work\n"
@@ -70,6 +76,26 @@ def test_it_runs_the_payload_in_its_work_directory_with_its_environment(
     assert record is not None
     assert (record.code, record.signal, record.cancelled, record.limit) == (0, None, False, None)
     assert record.node == os.uname().nodename
+
+
+@pytest.mark.parametrize("copy", [0, 1, 9, 99, 100, 101, 249])
+def test_each_of_many_copies_gets_its_own_variables(
+    tmp_path: Path, shell: list[str], copy: int
+) -> None:
+    directory = prepare(tmp_path, payload('echo "$A $B"', B="of all"))
+    (directory / "0").rename(directory / str(copy))
+    environments = [{"A": f"{number}' \n$A"} for number in range(250)]
+    environments[9] = {}
+    write_variables(directory, environments)
+    assert len(list((directory / "vars").iterdir())) == 3
+    assert run(directory, shell, str(copy)) == 0
+    expected = " of all\n" if copy == 9 else f"{copy}' \n$A of all\n"
+    assert (directory / str(copy) / "stdout").read_text() == expected
+
+
+def test_copies_of_one_environment_have_no_variables_of_their_own() -> None:
+    assert not copy_variables([{}] * 1000)
+    assert list(copy_variables([*[{}] * 250, {"A": "a"}])) == ["vars/2"]
 
 
 def test_a_copy_starts_once(tmp_path: Path, shell: list[str]) -> None:

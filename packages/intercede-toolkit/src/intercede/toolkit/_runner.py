@@ -2,8 +2,8 @@
 
     <submission>/runner                this script
     <submission>/inputs/               executable and inputs, once
-    <submission>/<copy>/work/          where the payload runs, with its own copies of them
-    <submission>/<copy>/vars           what differs for this copy, if anything does
+    <submission>/vars/<n>              what differs for each of a hundred copies, if anything does
+    <submission>/<copy>/work/          where the payload runs, with its own copies of the inputs
     <submission>/<copy>/start          who runs it: host, process, start time; written before the payload starts
     <submission>/<copy>/{stdout,stderr}
     <submission>/<copy>/cancel         our kill was here first
@@ -21,8 +21,9 @@ runner, which is told too, writes down that it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from attrs import frozen
 
@@ -34,6 +35,9 @@ __all__ = ["KILLED", "MARKER", "ExitRecord", "copy_variables", "parse_exit", "ru
 
 #: The marker in the environment of every process of a job; its end keeps copy 1 from being a prefix of copy 10.
 MARKER = "INTERCEDE_JOB"
+
+#: So many copies have their variables in one file: few files to make, and little for each runner to read.
+_TOGETHER: Final = 100
 
 #: Shell text that defines `killed DIRECTORY`: our kill left its mark on the copy that has this directory, or on its whole submission.
 KILLED = 'killed() { [ -e "$1/cancel" ] || [ -e "${1%/*}/cancel" ]; }'
@@ -64,9 +68,11 @@ exec 2>why
 told=- lacking=
 trap : HUP INT QUIT USR1 USR2 XCPU
 trap told=TERM TERM
+mkdir -p work 2>>stderr || lacking=yes
 {inputs}killed && exit 0
 set -- {environment}
-[ -f vars ] && . ./vars
+vars=../vars/$((copy / {together}))
+[ -f "$vars" ] && . "$vars"
 if [ "$told" = TERM ]; then
   # The copying of inputs was told too, and they may be cut.
   code=143
@@ -114,6 +120,7 @@ def runner_script(spec: SubmissionSpec, *, directory: str, submission: str) -> b
         if has_inputs
         else "",
         environment=_assignments(spec.environment),
+        together=_TOGETHER,
         marker=MARKER,
         submission=submission,
         command=" ".join(quote(word) for word in (program, *spec.arguments)),
@@ -121,9 +128,19 @@ def runner_script(spec: SubmissionSpec, *, directory: str, submission: str) -> b
     return text.encode("utf-8", "surrogateescape")
 
 
-def copy_variables(environment: Mapping[str, str]) -> bytes:
-    """What a copy's `vars` says: its environment, added to the specification's."""
-    return f'set -- "$@" {_assignments(environment)}\n'.encode("utf-8", "surrogateescape")
+def copy_variables(environments: Iterable[Mapping[str, str]]) -> Mapping[str, bytes]:
+    """What the copies' environments add to the specification's: files of the submission's directory, by name.
+
+    Args:
+        environments: Of each copy, in their order.
+    """
+    texts: dict[str, str] = {}
+    for copy, environment in enumerate(environments):
+        if environment:
+            name = f"vars/{copy // _TOGETHER}"
+            mine = f'[ "$copy" != {copy} ] || set -- "$@" {_assignments(environment)}\n'
+            texts[name] = texts.get(name, "") + mine
+    return {name: text.encode("utf-8", "surrogateescape") for name, text in texts.items()}
 
 
 def _assignments(environment: Mapping[str, str]) -> str:

@@ -130,7 +130,7 @@ if [ ! -e {submission} ]; then
   said=$(mkdir "$part" 2>&1) || fail "$said"
   cd "$part" || fail "it vanished"
   i=0
-  said=$(while [ "$i" -lt {copies} ]; do echo "$i/work"; i=$((i + 1)); done | xargs mkdir -p 2>&1) || fail "$said"
+  said=$(while [ "$i" -lt {copies} ]; do echo "$i"; i=$((i + 1)); done | xargs mkdir -p 2>&1) || fail "$said"
   unpack_all() {{
 {unpack}
   }}
@@ -218,7 +218,7 @@ n=0
 attempt_state {submission}
 while [ "$attempt" = open ] && [ "$n" -lt {int(wait_s * 5)} ]; do
   # Most schedulers answer within milliseconds.
-  if [ "$n" -eq 0 ] && [ "$quick" -lt 25 ]; then quick=$((quick + 1)); sleep 0.02
+  if [ "$n" -eq 0 ] && [ "$quick" -lt 50 ]; then quick=$((quick + 1)); sleep 0.01
   else n=$((n + 1)); sleep 0.2
   fi
   # A server may end a session that is silent for long.
@@ -474,6 +474,8 @@ if [ -n "$names" ]; then
     if [ -e "$j/work" ] || [ -h "$j/work" ]; then printf '%s\\n' "stays $j $said" >&3; else echo "$j"; fi
   done)
   if [ -n "$names" ]; then
+    # Of a copy half removed the marks may be gone: what stands on its directory goes with it, and says that it shall not start.
+    printf '%s\n' "$names" | xargs chmod +t 2>/dev/null
     remove() {{ printf '%s\\n' "$names" | xargs rm -rf 2>&1; }}
     said=$(remove)
     [ -z "$said" ] || {{ sleep 0.2; said=$(remove); }}

@@ -135,9 +135,9 @@ def generated_files(
     for ref in spec.inputs:
         if ref.content is not None:
             files[f"inputs/{ref.name}"] = (ref.content, 0o700 if ref.executable else 0o600)
+    variables = copy_variables(variant.environment for variant in variants)
+    files.update((name, (content, 0o600)) for name, content in variables.items())
     for copy, variant in enumerate(variants):
-        if variant.environment:
-            files[f"{copy}/vars"] = (copy_variables(variant.environment), 0o600)
         for name, content in variant.secrets.items():
             files[f"{copy}/work/{name}"] = (content, 0o600)
     return files

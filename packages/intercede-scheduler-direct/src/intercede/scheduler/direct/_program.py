@@ -47,6 +47,8 @@ alive() { [ -n "$2" ] && born "$1" && [ "$born" = "$2" ]; }
 
 KILLED
 
+# A copy whose directory has the sticky bit is being purged.
+
 # look COPY: sets $state of the copy in that directory: waiting, running, elsewhere, orphaned, unstarted, gone.
 look() {
   state=gone
@@ -67,7 +69,7 @@ look() {
     fi
     # It may have ended while we looked.
     [ ! -e "$1/exit" ] || state=gone
-  elif [ -d "$1/work" ] && ! killed "$1"; then state=waiting
+  elif [ ! -k "$1" ] && ! killed "$1"; then state=waiting
   fi
 }
 
@@ -130,7 +132,7 @@ choose() {
       [ "$copy" -ge "$from" ] || copy=$from
       while [ "$copy" -le "${range#*-}" ]; do
         c=$sub/$copy
-        if [ -d "$c/work" ] && [ ! -e "$c/slot" ] && ! killed "$c" && [ ! -e "$c/exit" ]; then
+        if [ -d "$c" ] && [ ! -k "$c" ] && [ ! -e "$c/slot" ] && ! killed "$c" && [ ! -e "$c/exit" ]; then
           if ! echo "$k $host $boot $$ $me" > "$c/slot"; then
             # The disk is full; the next call tries again.
             rm -f "$c/slot"
