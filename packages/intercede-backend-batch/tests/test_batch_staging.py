@@ -101,9 +101,9 @@ async def test_the_stream_is_an_archive_that_ends_with_the_mark(tmp_path: Path) 
     small.write_bytes(b"1")
     large.write_bytes(b"2" * (3 * 2**20 + 5))
     sources = [
-        Source("x", "small", small, 1, True),
-        Source("x", "large", large, large.stat().st_size, False),
-        *(Source("x", f"many{n}", small, 1, False) for n in range(3000)),
+        Source("x", "small", str(small), 1, True),
+        Source("x", "large", str(large), large.stat().st_size, False),
+        *(Source("x", f"many{n}", str(small), 1, False) for n in range(3000)),
     ]
     variants = [CopyVars(), CopyVars(environment={"A": "b"}, secrets={"s/t": b"secret"})]
     generated = generated_files(
@@ -143,7 +143,7 @@ async def test_small_files_are_read_many_in_one_turn_of_a_thread(
     for number, size in enumerate(sizes):
         (tmp_path / f"{number}").write_bytes(bytes([number % 256]) * size)
     sources = [
-        Source("x", f"{number}", tmp_path / f"{number}", size, False)
+        Source("x", f"{number}", str(tmp_path / f"{number}"), size, False)
         for number, size in enumerate(sizes)
     ]
     turns = 0
@@ -168,7 +168,7 @@ async def test_small_files_are_read_many_in_one_turn_of_a_thread(
 async def test_a_source_that_changes_is_refused(tmp_path: Path, size: int, change: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(size))
-    source = Source("inputs[3].source", "a", path, size, False)
+    source = Source("inputs[3].source", "a", str(path), size, False)
     if change == "vanishes":
         path.unlink()
     elif change == "becomes a FIFO":

@@ -18,8 +18,8 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -117,6 +117,8 @@ class _Unsafe(Exception):
 
 
 class _State(Enum):
+    """FAILED while something is done: what was begun and broke off can no longer be told from what is whole, and is not to be committed."""
+
     OPEN = "open"
     FAILED = "failed"
     COMMITTED = "committed"
@@ -232,16 +234,17 @@ class FileSink:
         self._expect_between_members()
         if size < 0:
             raise ValueError(f"not a size: {size}")
-        with self._failing_for_good():
-            self._count(1, size)
-            self._member, self._missing = name, size
-            try:
-                checked = self._check_new(name)
-                self._descriptor = self._create(checked, executable)
-            except _Unsafe as error:
-                self._leave_out(name, str(error))
-            else:
-                self._files[checked] = _Received(size, executable)
+        self._state = _State.FAILED
+        self._count(1, size)
+        self._member, self._missing = name, size
+        try:
+            checked = self._check_new(name)
+            self._descriptor = self._create(checked, executable)
+        except _Unsafe as error:
+            self._leave_out(name, str(error))
+        else:
+            self._files[checked] = _Received(size, executable)
+        self._state = _State.OPEN
 
     def write(self, data: bytes | memoryview) -> None:
         """The next bytes of the member.
@@ -252,13 +255,14 @@ class FileSink:
             OSError: They cannot be written.
         """
         self._expect_within_member()
-        with self._failing_for_good():
-            self._check_time()
-            if len(data) > self._missing:
-                raise ResourceError(f"{self._member!r}: more bytes came than were announced")
-            self._missing -= len(data)
-            if self._descriptor is not None:
-                _write_all(self._descriptor, data)
+        self._state = _State.FAILED
+        self._check_time()
+        if len(data) > self._missing:
+            raise ResourceError(f"{self._member!r}: more bytes came than were announced")
+        self._missing -= len(data)
+        if self._descriptor is not None:
+            _write_all(self._descriptor, data)
+        self._state = _State.OPEN
 
     def end(self) -> None:
         """The member is complete.
@@ -268,13 +272,14 @@ class FileSink:
             OSError: It could not be written.
         """
         self._expect_within_member()
-        with self._failing_for_good():
-            if self._missing:
-                raise ResourceError(
-                    f"{self._member!r}: {self._missing} bytes fewer came than were announced"
-                )
-            self._member = None
-            self._close()
+        self._state = _State.FAILED
+        if self._missing:
+            raise ResourceError(
+                f"{self._member!r}: {self._missing} bytes fewer came than were announced"
+            )
+        self._member = None
+        self._close()
+        self._state = _State.OPEN
 
     def link(self, name: str, target: str, *, symbolic: bool) -> None:
         """A link. At the commit it becomes a copy of the regular file of this job it points to; if it points elsewhere, it is refused.
@@ -288,16 +293,17 @@ class FileSink:
             LimitExceeded: With it the job has too much.
         """
         self._expect_between_members()
-        with self._failing_for_good():
-            self._count(1, 0)
-            try:
-                checked = self._check_new(name)
-                if len(target) > _PATH_MAX:
-                    raise _Unsafe("a link to a name longer than the file system's limit")
-            except _Unsafe as error:
-                self._leave_out(name, str(error))
-            else:
-                self._links[checked] = _Link(target, symbolic)
+        self._state = _State.FAILED
+        self._count(1, 0)
+        try:
+            checked = self._check_new(name)
+            if len(target) > _PATH_MAX:
+                raise _Unsafe("a link to a name longer than the file system's limit")
+        except _Unsafe as error:
+            self._leave_out(name, str(error))
+        else:
+            self._links[checked] = _Link(target, symbolic)
+        self._state = _State.OPEN
 
     def refuse(self, name: str, reason: str) -> None:
         """A member that is left out for a reason of the caller's. The first reason for a name is kept.
@@ -310,9 +316,10 @@ class FileSink:
             LimitExceeded: With it the job has too much.
         """
         self._expect_between_members()
-        with self._failing_for_good():
-            self._count(1, 0)
-            self._leave_out(name, reason)
+        self._state = _State.FAILED
+        self._count(1, 0)
+        self._leave_out(name, reason)
+        self._state = _State.OPEN
 
     def commit(self) -> CommittedOutput:
         """Put the job's directory in its place, as a whole, and replace an older one. Again: the same answer.
@@ -324,12 +331,12 @@ class FileSink:
         if self._output is not None:
             return self._output
         self._expect_between_members()
-        with self._failing_for_good():
-            for name, link in self._links.items():
-                self._copy_link(name, link)
-            self._check_time()
-            self._close_parent()
-            self._put_in_place()
+        self._state = _State.FAILED
+        for name, link in self._links.items():
+            self._copy_link(name, link)
+        self._check_time()
+        self._close_parent()
+        self._put_in_place()
         self._state = _State.COMMITTED
         files = {_text(name): self._path / _local(name) for name in self._files}
         self._output = CommittedOutput(self._path, files, dict(self._refused))
@@ -362,13 +369,6 @@ class FileSink:
         self._expect_open()
         if self._member is None:
             raise RuntimeError("no member has begun")
-
-    @contextmanager
-    def _failing_for_good(self) -> Iterator[None]:
-        """What was begun and broke off can no longer be told from what is whole: it must not be committed."""
-        self._state = _State.FAILED
-        yield
-        self._state = _State.OPEN
 
     # Limits
 
