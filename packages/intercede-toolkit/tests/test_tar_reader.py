@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from intercede.toolkit import (
@@ -326,6 +326,7 @@ _numbers = st.one_of(
 
 
 @settings(max_examples=1000)
+@example(b"", b"0", b"0", b"5", b"", b"\x01", b"%06o\0 ", 0)
 @given(
     name=st.one_of(
         st.just(b"a\0b"), st.binary(max_size=100), paths.map(lambda path: path.encode()[:100])
@@ -368,7 +369,9 @@ def test_a_header_is_read_as_tarfile_reads_it(
         return
     ours = reader.feed(bytes(header))[0]
     assert isinstance(ours, TarMember)
-    assert (ours.name, ours.executable) == (theirs.name, bool(theirs.mode & 0o100))
+    # tarfile takes the slash from a directory's name before it puts the prefix in front: of an empty name it leaves one.
+    name_there = theirs.name.rstrip("/") if theirs.isdir() else theirs.name
+    assert (ours.name, ours.executable) == (name_there, bool(theirs.mode & 0o100))
     if theirs.isfile():
         assert (ours.kind, ours.size) == (TarKind.FILE, theirs.size)
 
