@@ -69,7 +69,7 @@ async def _fetch_stream(
     script = host.script()
     jobs = sorted({(part.submission, part.copy) for part in parts.values()})
     reader = TarReader() if host.tar == sandbox.TAR_GNU else PlainReader()
-    pack = sandbox.PACK_TAR if host.tar == sandbox.TAR_GNU else PACK
+    pack = sandbox.PACK_GNU_TAR if host.tar == sandbox.TAR_GNU else PACK
     script.add(sandbox.stream_output(jobs, host.name, ended=ended, pack=pack))
     command = script.command(timeout_s=host.config.transfer_timeout_s)
     limits = Limits(

@@ -89,9 +89,9 @@ async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars])
     batch, commands, sources, directories = await _plan(host, spec, variants)
     files = _generated(host, batch, variants)
     end_mark = Script().nonce
-    tarred = host.tar != sandbox.TAR_NONE
+    tarred = host.tar in sandbox.UNPACK_TAR
     stream = tar_stream(sources, directories, files, end_mark, tarred=tarred)
-    unpack = sandbox.UNPACK_TAR if tarred else plain_unpack(sources, directories, files, end_mark)
+    unpack = sandbox.UNPACK_TAR.get(host.tar) or plain_unpack(sources, directories, files, end_mark)
     try:
         await _stage(host, batch, stream, end_mark, unpack)
     except BaseException as error:
