@@ -25,8 +25,10 @@ __all__ = ["Session"]
 #: How much of a command's output lies here unread before its sender has to wait, and when it may go on.
 _HIGH: Final = 2**20
 _LOW: Final = 2**18
-#: What is handed out at once, at most, and what is handed over at once.
+#: What is handed over at once.
 _CHUNK: Final = 2**18
+#: What is handed out at once, at most: who takes it to a thread pays for each turn.
+_TAKEN: Final = 2**19
 #: How much of a login profile's own output is read before it is taken for endless.
 _NOISE_MAX: Final = 2**20
 #: How long stderr may stay open after the command's end, since a child of it may hold it.
@@ -222,7 +224,7 @@ class Session(asyncssh.SSHClientSession[bytes]):
     def _taken(self) -> bytes:
         pieces = [self._queue.popleft()]
         size = len(pieces[0])
-        while self._queue and size + len(self._queue[0]) <= _CHUNK:
+        while self._queue and size + len(self._queue[0]) <= _TAKEN:
             pieces.append(self._queue.popleft())
             size += len(pieces[-1])
         self._queued -= size
