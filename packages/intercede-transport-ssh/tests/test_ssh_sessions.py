@@ -328,24 +328,6 @@ async def test_after_close_it_says_so(transport: Transport, tmp_path: Path) -> N
             await use()
 
 
-async def test_a_large_answer_is_received_in_pieces_that_asyncssh_does_not_move_too_often(
-    transport: Transport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await transport.run(Command(["true"]))
-    sizes: list[int] = []
-    received = asyncssh.SSHClientConnection.data_received
-
-    def watched(connection: Any, data: bytes, datatype: Any = None) -> None:
-        sizes.append(len(data))
-        received(connection, data, datatype)
-
-    monkeypatch.setattr(asyncssh.SSHClientConnection, "data_received", watched)
-    size = 2**25
-    async with transport.stream(Command(["head", "-c", str(size), "/dev/zero"])) as process:
-        assert sum([len(chunk) async for chunk in process.stdout]) == size
-    assert 2**15 < max(sizes) <= 96 * 2**10
-
-
 def test_another_loop_is_a_clear_error() -> None:
     transport = SSHTransport(SSHConfig("host.invalid"))
     anyio.run(transport.__aenter__)

@@ -25,9 +25,6 @@ _PORT: Final = 22
 _HOPS_MAX: Final = 16
 #: AES-GCM first: through OpenSSL it is several times faster here than chacha20, which both sides would prefer.
 _CIPHERS: Final = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
-#: How much is received at once, at most. asyncssh copies all that is left of it, twice for each packet of 32 KiB: with asyncio's 256 KiB
-#: that takes a sixth of our processor time for a large file.
-_RECEIVED: Final = 96 * 2**10
 #: So many signs of life are missed before the connection counts as lost.
 _KEEPALIVES: Final = 3
 
@@ -201,7 +198,6 @@ class Attempt:
                     hop.host, hop.port, tunnel=tunnel, config=None, options=None, **options
                 )
             )
-            _receive_less(connections[-1])
 
         try:
             await with_grace(connected(), 0)
@@ -225,13 +221,6 @@ class Attempt:
             ) from None
         except OSError as error:
             raise _unreachable(where, error) from None
-
-
-def _receive_less(connection: asyncssh.SSHClientConnection) -> None:
-    # No public way leads to it. Without it everything is as before, only slower.
-    transport = getattr(connection, "_transport", None)
-    if transport is not None and hasattr(transport, "max_size"):
-        transport.max_size = _RECEIVED
 
 
 def _options(hop: Hop, config: SSHConfig, trust: Trust, greeter: Greeter) -> dict[str, Any]:
