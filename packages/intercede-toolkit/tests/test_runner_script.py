@@ -98,6 +98,20 @@ def test_copies_of_one_environment_have_no_variables_of_their_own() -> None:
     assert list(copy_variables([*[{}] * 250, {"A": "a"}])) == ["vars/2"]
 
 
+def test_a_payload_without_a_work_directory_does_not_start(
+    tmp_path: Path, shell: list[str]
+) -> None:
+    directory = prepare(tmp_path, payload("echo ran > ../ran"))
+    (directory / "0" / "work").write_text("in the way")
+    assert run(directory, shell) == 71
+    said = (directory / "0" / "stderr").read_text()
+    assert "work" in said.splitlines()[0]
+    assert "the payload was not started" in said
+    record = parse_exit((directory / "0" / "exit").read_text())
+    assert record is not None
+    assert record.code == 71
+
+
 def test_a_copy_starts_once(tmp_path: Path, shell: list[str]) -> None:
     directory = prepare(tmp_path, payload("echo ran >> ../ran"))
     run(directory, shell)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import anyio.to_thread
@@ -66,7 +67,7 @@ def collect_sources(spec: SubmissionSpec) -> tuple[list[Source], list[str]]:
     files: list[Source] = []
     directories: list[str] = []
     if spec.executable_name is not None:
-        path = spec.executable
+        path = str(Path(spec.executable))
         status = _look_at("executable", path)
         if not stat.S_ISREG(status.st_mode):
             raise SpecRefused("executable", f"{spec.executable!r} is not a file")
@@ -75,7 +76,7 @@ def collect_sources(spec: SubmissionSpec) -> tuple[list[Source], list[str]]:
         if ref.source is None:
             continue
         field = f"inputs[{index}].source"
-        for name, path, status in _walk(ref.name, ref.source, field, ()):
+        for name, path, status in _walk(ref.name, str(Path(ref.source)), field, ()):
             if stat.S_ISDIR(status.st_mode):
                 directories.append(name)
             else:

@@ -47,7 +47,8 @@ alive() { [ -n "$2" ] && born "$1" && [ "$born" = "$2" ]; }
 
 KILLED
 
-# A copy whose directory has the sticky bit is being purged.
+# barred COPY: it is not to start: our kill was here, or a purge is at it, which sets the sticky bit first.
+barred() { [ -k "$1" ] || killed "$1"; }
 
 # look COPY: sets $state of the copy in that directory: waiting, running, elsewhere, orphaned, unstarted, gone.
 look() {
@@ -69,7 +70,7 @@ look() {
     fi
     # It may have ended while we looked.
     [ ! -e "$1/exit" ] || state=gone
-  elif [ ! -k "$1" ] && ! killed "$1"; then state=waiting
+  elif ! barred "$1"; then state=waiting
   fi
 }
 
@@ -94,7 +95,7 @@ recover() {
     rm -f "$1/$2/slot" "$d/next/$1"
     mv "$d/active/$1" "$d/queue/$1" 2>/dev/null
     state=waiting
-    ! killed "$1/$2" || state=gone
+    ! barred "$1/$2" || state=gone
   fi
   exec 8>&-
 }
@@ -132,7 +133,7 @@ choose() {
       [ "$copy" -ge "$from" ] || copy=$from
       while [ "$copy" -le "${range#*-}" ]; do
         c=$sub/$copy
-        if [ -d "$c" ] && [ ! -k "$c" ] && [ ! -e "$c/slot" ] && ! killed "$c" && [ ! -e "$c/exit" ]; then
+        if [ -d "$c" ] && [ ! -e "$c/slot" ] && ! barred "$c" && [ ! -e "$c/exit" ]; then
           if ! echo "$k $host $boot $$ $me" > "$c/slot"; then
             # The disk is full; the next call tries again.
             rm -f "$c/slot"
