@@ -245,6 +245,28 @@ def test_a_kill_whose_jobs_did_not_arrive_reaches_nobody(empty: Path, tmp_path: 
     succeed(empty / "python", "-I", "-c", _CUT, cwd=tmp_path)
 
 
+_LOOKED_AT: Final = """
+import os, subprocess
+from datetime import UTC, datetime
+from intercede.core import NativeJob
+from outsider.scheduler import SpoolConfig, SpoolScheduler
+
+os.makedirs(".spool/running")
+job = NativeJob("s.0", 0, "s", datetime.now(UTC))
+(look,) = SpoolScheduler(SpoolConfig()).status_commands([job])
+for lock, seen in (("-s", []), ("-x", ["s.0 running"])):
+    open(".spool/running/s.0", "w").close()
+    # Somebody else looks at it, or works on it.
+    command = ("flock", lock, ".spool/running/s.0", *look.argv)
+    said = subprocess.run(command, input=look.stdin, check=True, stdout=subprocess.PIPE).stdout
+    assert said.decode().splitlines()[1:-1] == seen, (lock, said)
+"""
+
+
+def test_two_who_look_do_not_take_each_other_for_the_worker(empty: Path, tmp_path: Path) -> None:
+    succeed(empty / "python", "-I", "-c", _LOOKED_AT, cwd=tmp_path)
+
+
 def test_the_outsiders_own_tests_are_ten_lines_each_and_green(
     furnished: Path, tmp_path: Path
 ) -> None:

@@ -46,7 +46,8 @@ processes() {
   grep -alzxsF "$1" /proc/[0-9]*/environ | while IFS=/ read -r _ _ pid _; do echo "$pid"; done
 }
 
-held() { [ -e "$1" ] && ! flock -n "$1" true; }
+# A shared lock, so that two who look do not take each other for the worker.
+held() { [ -e "$1" ] && ! flock -sn "$1" true; }
 
 work() (
   slot=1
