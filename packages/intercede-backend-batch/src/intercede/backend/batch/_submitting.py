@@ -1,8 +1,7 @@
 """Staging and submitting, exactly once; and finding again what was submitted.
 
 A submit is two execs. The first unpacks the sandbox under a name of its own and renames it when it is whole. The second claims the one
-attempt and runs the scheduler's commands behind it; whoever comes second, after a lost connection or in another process, reads what the
-first one got (S9).
+attempt and runs the scheduler's commands behind it.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ from intercede.core import (
     CopyVars,
     DryRun,
     Failure,
-    FailureCode,
-    InterCEdeError,
     JobHandle,
     OperationTimeout,
     ResourceError,
@@ -30,8 +27,6 @@ from intercede.core import (
     StagedBatch,
     Submission,
     SubmissionSpec,
-    SubmitUncertain,
-    TransportError,
     to_json,
 )
 from intercede.toolkit import (
@@ -42,18 +37,13 @@ from intercede.toolkit import (
 )
 
 from . import _sandbox as sandbox
-from ._attempts import Attempts, make_handle, read_frames, read_natives
+from ._attempting import attempt, clear_up
+from ._attempts import make_handle, read_frames, read_natives
 from ._host import Host, refused_root, shown
 from ._staging import Source, collect_sources, generated_files, plain_unpack, tar_stream
 
 __all__ = ["dry_run", "find", "submit"]
 
-#: How long one script waits for an attempt that somebody else began, in seconds.
-_ATTEMPT_WAIT_S: Final = 30.0
-#: Between two tries to learn what became of an attempt, in seconds.
-_ATTEMPT_PAUSE_S: Final = 1.0
-#: For clearing up after a failure, in seconds.
-_CLEAR_UP_S: Final = 10.0
 #: What the tools say where there is no room, in the C locale.
 _FULL: Final = ("No space left", "quota exceeded")
 #: How long a word of a dry run's command may be.
@@ -95,11 +85,11 @@ async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars])
     try:
         await _stage(host, batch, stream, end_mark, unpack)
     except BaseException as error:
-        await _clear_up(host, batch.submission)
+        await clear_up(host, batch.submission)
         if isinstance(error, (ConnectionLost, OperationTimeout)):
             error.may_have_run = False  # what may have run is the staging: nothing was submitted
         raise
-    return await _attempt(host, batch, commands)
+    return await attempt(host, batch, commands)
 
 
 async def dry_run(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]) -> DryRun:
@@ -207,95 +197,6 @@ def _not_staged(host: Host, said: str) -> ResourceError:
         said=said,
         remedy="see that it can be written",
     )
-
-
-async def _clear_up(host: Host, submission: str, copies: Iterable[int] | None = None) -> None:
-    """Remove what a failed submit left, or some copies of it, as far as the host can be reached."""
-    script = host.script()
-    if copies is None:
-        script.add(f"rm -rf .part.{submission} {submission}")
-    else:
-        script.add(f"rm -rf {' '.join(f'{submission}/{copy}' for copy in copies)}")
-    with anyio.move_on_after(_CLEAR_UP_S, shield=True):
-        try:
-            await host.run(script, _CLEAR_UP_S)
-        except InterCEdeError:
-            return  # a part is swept by a later submit; what is whole is found by its tag
-
-
-async def _attempt(host: Host, batch: StagedBatch, commands: Sequence[Command]) -> Submission:
-    """Submit exactly once: whoever comes second reads what the first one got (S9)."""
-    deadline = anyio.current_time() + host.config.submit_deadline_s
-    may_have_run = False
-    while True:
-        try:
-            attempts = await _try_attempt(host, batch, commands, deadline - anyio.current_time())
-        except InterCEdeError as error:
-            may_have_run = may_have_run or _may_have_run(error)
-            is_passing = isinstance(error, (ConnectionLost, OperationTimeout, ResourceError))
-            if not may_have_run and (not is_passing or anyio.current_time() > deadline):
-                await _clear_up(host, batch.submission)
-                raise
-            trouble = str(error)
-        else:
-            state = attempts.states.get(batch.submission)
-            if state == sandbox.ATTEMPT_DONE:
-                return await _submitted(host, batch, attempts)
-            may_have_run = True
-            trouble = f"the attempt is {state or 'gone'}"
-            if state != sandbox.ATTEMPT_OPEN:
-                break
-        if anyio.current_time() > deadline:
-            break
-        await anyio.sleep(_ATTEMPT_PAUSE_S)
-    raise SubmitUncertain(
-        f"whether the scheduler has the jobs could not be learnt: {trouble}",
-        mark=batch.mark,
-        handles=[make_handle(host, batch, copy, None) for copy in batch.copies],
-        remedy="do not submit again; ask for the status of the handles, or find them by their tag",
-    )
-
-
-def _may_have_run(error: InterCEdeError) -> bool:
-    """Whether the scheduler's commands may have run although there is no answer."""
-    if isinstance(error, TransportError):
-        return error.may_have_run
-    return isinstance(error, ResourceError)
-
-
-async def _try_attempt(
-    host: Host, batch: StagedBatch, commands: Sequence[Command], left_s: float
-) -> Attempts:
-    script = host.script()
-    wait_s = min(_ATTEMPT_WAIT_S, max(left_s / 2, _ATTEMPT_PAUSE_S))
-    script.add(sandbox.attempt(batch.submission, commands, wait_s))
-    return read_frames(await host.run(script, wait_s * 2))
-
-
-async def _submitted(host: Host, batch: StagedBatch, attempts: Attempts) -> Submission:
-    try:
-        natives = read_natives(host, batch, attempts)
-    except ResourceError as error:
-        raise SubmitUncertain(
-            f"the scheduler's answer cannot be read: {error.message}",
-            mark=batch.mark,
-            handles=[make_handle(host, batch, copy, None) for copy in batch.copies],
-            said=error.said,
-            remedy="do not submit again; ask for the status of the handles",
-        ) from error
-    handles = []
-    failures = {}
-    for copy in batch.copies:
-        native = natives.get(copy)
-        if isinstance(native, str):
-            handles.append(make_handle(host, batch, copy, native))
-        else:
-            failures[copy] = native or Failure(
-                FailureCode.FAILED, "the scheduler's answer says nothing about this copy"
-            )
-    if failures:
-        await _clear_up(host, batch.submission, failures if handles else None)
-    return Submission(batch.submission, tuple(handles), failures)
 
 
 def _check_sandbox(spec: SubmissionSpec, variants: Sequence[CopyVars]) -> None:
