@@ -93,11 +93,13 @@ class StackFaults:
             async with registry.backend(refused, provider) as backend:
                 yield backend
 
-    def submit_answer_lost(
-        self, config: Mapping[str, Any]
-    ) -> AbstractAsyncContextManager[JobBackend]:
-        """The answer of the first command after something was staged is lost, once it has run."""
-        return self._broken(config, lambda transport, _: _forget(transport))
+    @asynccontextmanager
+    async def submit_answer_lost(self, config: Mapping[str, Any]) -> AsyncIterator[JobBackend]:
+        """The answer of the first command that ends after something was staged is lost, once it has run."""
+        lost: list[Command] = []
+        async with self._broken(config, lambda transport, _: _forget(transport, lost)) as backend:
+            yield backend
+        assert lost, "no answer was lost"
 
     def lost_after_staging(
         self, config: Mapping[str, Any]
@@ -219,49 +221,66 @@ def _refuse(transport: Transport) -> None:
     _replace(transport, run=refuse, stream=refuse)
 
 
-def _forget(transport: Transport) -> None:
+def _stages(command: Command, stdin: AsyncIterable[bytes] | None) -> bool:
+    """Whether it reads what follows its script. A session that waits for its script has none of its own."""
+    return bool(command.stdin) and stdin is not None
+
+
+def _forget(transport: Transport, lost: list[Command]) -> None:
     run, stream = transport.run, transport.stream
     staged = False
 
-    async def forgetful_run(command: Command) -> CommandResult:
-        nonlocal staged
-        result = await run(command)
-        if staged:
-            staged = False
+    def lose(command: Command) -> None:
+        if staged and not lost:
+            lost.append(command)
             raise ConnectionLost("it broke", may_have_run=True)
+
+    async def forgetful_run(command: Command) -> CommandResult:
+        result = await run(command)
+        lose(command)
         return result
 
     @asynccontextmanager
-    async def noting_stream(
+    async def forgetful_stream(
         command: Command, stdin: AsyncIterable[bytes] | None = None
     ) -> AsyncIterator[Process]:
         nonlocal staged
         async with stream(command, stdin) as process:
             yield process
-        staged = stdin is not None
+        lose(command)
+        staged = staged or _stages(command, stdin)
 
-    _replace(transport, run=forgetful_run, stream=noting_stream)
+    _replace(transport, run=forgetful_run, stream=forgetful_stream)
 
 
 def _die(transport: Transport) -> None:
     run, stream = transport.run, transport.stream
     dead = False
 
-    async def mortal_run(command: Command) -> CommandResult:
+    def carry() -> None:
         if dead:
             raise ConnectionLost("it broke", may_have_run=False)
+
+    async def mortal_run(command: Command) -> CommandResult:
+        carry()
         return await run(command)
 
+    async def carried(stdin: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in stdin:
+            carry()
+            yield chunk
+
     @asynccontextmanager
-    async def last_stream(
+    async def mortal_stream(
         command: Command, stdin: AsyncIterable[bytes] | None = None
     ) -> AsyncIterator[Process]:
         nonlocal dead
-        async with stream(command, stdin) as process:
+        carry()
+        async with stream(command, None if stdin is None else carried(stdin)) as process:
             yield process
-        dead = True
+        dead = dead or _stages(command, stdin)
 
-    _replace(transport, run=mortal_run, stream=last_stream)
+    _replace(transport, run=mortal_run, stream=mortal_stream)
 
 
 def _cut(transport: Transport) -> None:
