@@ -112,7 +112,7 @@ def test_a_submission_task_that_dies_before_anything_was_sent_is_done_again(plac
 def test_what_a_dead_submission_task_staged_and_did_not_submit_is_removed_and_done_again(
     place: Path,
 ) -> None:
-    die(place, "submission.py", "intercede.backend.batch._submitting", "attempt")
+    die(place, "submission.py", "intercede.backend.batch._attempting", "Attempt.staged")
 
     assert len([path for path in (place / "sandboxes").iterdir() if path.name.isalnum()]) == 1
     finish(place)

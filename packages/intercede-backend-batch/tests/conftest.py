@@ -35,9 +35,9 @@ class Wire:
     """A transport around the local one: counts execs, and can lose the connection before or after one had its effect.
 
     Attributes:
-        execs: How many commands were started.
+        execs: How many scripts were sent.
         commands: The scripts that were sent, as they are.
-        cut: Called before each exec with its number; "before", "after" or None.
+        cut: Called before each script with its number; "before", "after" or None.
         shell: What runs in place of `sh`.
     """
 
@@ -57,19 +57,22 @@ class Wire:
     async def aclose(self) -> None:
         await self.inner.aclose()
 
-    def _prepare(self, command: Command) -> tuple[Command, str | None]:
+    def _sent(self, command: Command) -> str | None:
+        """A script is sent."""
         self.execs += 1
         self.commands.append(command)
-        assert command.argv[0] == "sh"
-        command = evolve(command, argv=(*self.shell, *command.argv[1:]))
         cut = self.cut(self.execs)
         if cut == "before":
             raise ConnectionLost("cut before anything was sent", may_have_run=False)
-        return command, cut
+        return cut
+
+    def _in_shell(self, command: Command) -> Command:
+        assert command.argv[0] == "sh"
+        return evolve(command, argv=(*self.shell, *command.argv[1:]))
 
     async def run(self, command: Command) -> CommandResult:
-        command, cut = self._prepare(command)
-        result = await self.inner.run(command)
+        cut = self._sent(command)
+        result = await self.inner.run(self._in_shell(command))
         if cut == "after":
             raise ConnectionLost("cut after it ran", may_have_run=True)
         return result
@@ -78,8 +81,20 @@ class Wire:
     async def stream(
         self, command: Command, stdin: AsyncIterable[bytes] | None = None
     ) -> AsyncIterator[Process]:
-        command, cut = self._prepare(command)
-        async with self.inner.stream(command, stdin) as process:
+        cut: str | None = None
+
+        async def script_first(stdin: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+            nonlocal cut
+            async for script in stdin:
+                cut = self._sent(evolve(command, stdin=script))
+                yield script
+
+        if command.stdin:
+            cut = self._sent(command)
+        elif stdin is not None:
+            # A session that is opened before there is anything to run in it.
+            stdin = script_first(stdin)
+        async with self.inner.stream(self._in_shell(command), stdin) as process:
             yield process
         if cut == "after":
             raise ConnectionLost("cut after it ran", may_have_run=True)

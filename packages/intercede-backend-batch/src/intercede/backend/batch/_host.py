@@ -8,11 +8,21 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from intercede.core import Facts, ResourceError, Scheduler, StagedBatch, SubmissionSpec, Transport
+from intercede.core import (
+    CommandResult,
+    Facts,
+    InterCEdeError,
+    ResourceError,
+    Scheduler,
+    StagedBatch,
+    SubmissionSpec,
+    Transport,
+)
 from intercede.toolkit import Frames, Script
 
 from . import _sandbox as sandbox
@@ -133,15 +143,44 @@ class Host:
         """
         seconds = timeout_s or self.config.command_timeout_s
         result = await self.transport.run(script.command(timeout_s=seconds))
-        frames = script.parse(result.stdout)
-        for line in frames.lines:
-            if line.startswith("refused "):
-                raise refused_root(line)
-        if not frames.ended:
-            raise ResourceError(
-                f"the answer was cut (exit code {result.returncode})", said=shown(result.stderr)
-            )
-        return frames
+        return _whole(script, result)
+
+    async def run_when(
+        self, script: Script, go: Callable[[], Awaitable[bool]], timeout_s: float
+    ) -> Frames | None:
+        """Run a script as soon as it may, in a session that is opened at once: opening takes as long as a command that answers at once.
+
+        Args:
+            script: It is not sent before.
+            go: Waits until it may run, and tells whether it may.
+            timeout_s: For all of it.
+
+        Returns:
+            None: it may not, or there was no session: nothing has run.
+
+        Raises:
+            InterCEdeError: The script was sent; see `run`.
+        """
+        command = script.command(timeout_s=timeout_s)
+        sent = False
+
+        async def when_it_may() -> AsyncIterator[bytes]:
+            nonlocal sent
+            if await go():
+                sent = True
+                yield command.stdin
+
+        answer = bytearray()
+        try:
+            async with self.transport.stream(evolve(command, stdin=b""), when_it_may()) as process:
+                async for chunk in process.stdout:
+                    answer += chunk
+                result = await process.wait()
+        except InterCEdeError:
+            if sent:
+                raise
+            return None
+        return _whole(script, evolve(result, stdout=bytes(answer))) if sent else None
 
     def mark(self, submission: str = "") -> str:
         """What the scheduler knows a submission by; without one, what all marks of this resource begin with."""
@@ -158,6 +197,23 @@ class Host:
             copies=tuple(range(copies)),
             spec=spec,
         )
+
+
+def _whole(script: Script, result: CommandResult) -> Frames:
+    """The frames of an answer that came to its end.
+
+    Raises:
+        ResourceError: It did not, or the sandbox root is refused.
+    """
+    frames = script.parse(result.stdout)
+    for line in frames.lines:
+        if line.startswith("refused "):
+            raise refused_root(line)
+    if not frames.ended:
+        raise ResourceError(
+            f"the answer was cut (exit code {result.returncode})", said=shown(result.stderr)
+        )
+    return frames
 
 
 def refused_root(line: str) -> ResourceError:

@@ -1,12 +1,12 @@
 """Staging and submitting, exactly once; and finding again what was submitted.
 
 A submit is two execs. The first unpacks the sandbox under a name of its own and renames it when it is whole. The second claims the one
-attempt and runs the scheduler's commands behind it.
+attempt and runs the scheduler's commands behind it; its session is opened while the first one still unpacks.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -34,10 +34,11 @@ from intercede.toolkit import (
     new_submission,
     quote,
     runner_script,
+    sole,
 )
 
 from . import _sandbox as sandbox
-from ._attempting import attempt, clear_up
+from ._attempting import Attempt, clear_up
 from ._attempts import make_handle, read_frames, read_natives
 from ._host import Host, refused_root, shown
 from ._staging import Source, collect_sources, generated_files, plain_unpack, tar_stream
@@ -82,14 +83,31 @@ async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars])
     tarred = host.tar in sandbox.UNPACK_TAR
     stream = tar_stream(sources, directories, files, end_mark, tarred=tarred)
     unpack = sandbox.UNPACK_TAR.get(host.tar) or plain_unpack(sources, directories, files, end_mark)
+    attempt = Attempt(host, batch, commands)
     try:
-        await _stage(host, batch, stream, end_mark, unpack)
-    except BaseException as error:
-        await clear_up(host, batch.submission)
-        if isinstance(error, (ConnectionLost, OperationTimeout)):
-            error.may_have_run = False  # what may have run is the staging: nothing was submitted
-        raise
-    return await attempt(host, batch, commands)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(attempt.begin)
+            try:
+                await _stage(host, batch, _told(stream, attempt.near), end_mark, unpack)
+            except BaseException as error:
+                tasks.cancel_scope.cancel()
+                await clear_up(host, batch.submission)
+                if isinstance(error, (ConnectionLost, OperationTimeout)):
+                    error.may_have_run = False  # what may have run is the staging
+                raise
+            attempt.staged()
+    except BaseExceptionGroup as group:
+        raise sole(group) from None
+    return await attempt.settle()
+
+
+async def _told(
+    stream: AsyncIterator[bytes], at_its_end: Callable[[], None]
+) -> AsyncIterator[bytes]:
+    """The stream, and who is told when all of it has been taken."""
+    async for piece in stream:
+        yield piece
+    at_its_end()
 
 
 async def dry_run(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars]) -> DryRun:
