@@ -49,8 +49,8 @@ async def test_the_commands_of_a_composed_backend_are_heard(tmp_path: Path) -> N
     crossed = Crossed(maxlen=3)
     async with registry.backend(_config(tmp_path)) as backend:
         listen(backend, crossed)
-        await backend.submit(SubmissionSpec("/bin/true", resident=True))
-        await backend.counts()
+        submission = await backend.submit(SubmissionSpec("/bin/true", resident=True))
+        await backend.status([handle.id for handle in submission.handles])
     assert len(crossed) > 1
     assert all(text.startswith("$ sh -c") for text in crossed)
     assert "exit code 0, stdout: " in crossed[-1]
@@ -76,7 +76,8 @@ async def test_the_commands_of_a_backend_that_faults_made_are_heard(tmp_path: Pa
     crossed = Crossed(maxlen=3)
     faults = heard(cast("Faults", Well()), crossed)
     async with faults.unreachable(_config(tmp_path)) as backend:
-        await backend.counts()
+        submission = await backend.submit(SubmissionSpec("/bin/true", resident=True))
+        await backend.status([handle.id for handle in submission.handles])
     assert "exit code 0, stdout: " in crossed[-1]
 
 
