@@ -93,6 +93,29 @@ def test_nothing_is_to_be_seen_of_an_output_before_its_commit(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["sub"]
 
 
+@given(
+    last=st.text(st.sampled_from("ab/.\0é\ud800"), max_size=6)
+    | st.sampled_from(["n" * 256, "é" * 128])
+)
+@unhurried
+def test_a_member_beside_another_is_taken_or_refused_as_one_alone(
+    tmp_path_factory: pytest.TempPathFactory, last: str
+) -> None:
+    outcomes = []
+    for before in ("d/e/first", "first"):
+        with FileSink(tmp_path_factory.mktemp("dest"), PLACE) as sink:
+            put(sink, before)
+            put(sink, f"d/e/{last}")
+            output = sink.commit()
+            outcomes.append(({*output.files} - {before}, dict(output.refused)))
+    beside, alone = outcomes
+    if "directory" in str(beside[1]):
+        # Alone, it would be the first file of the name.
+        assert not last.strip("./")
+    else:
+        assert beside == alone
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

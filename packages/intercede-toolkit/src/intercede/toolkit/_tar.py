@@ -13,7 +13,7 @@ import struct
 import tarfile
 from collections.abc import Callable
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from attrs import frozen
 
@@ -95,8 +95,7 @@ _EXTENSIONS: Final = _PAX_NEXT | {
 }
 
 
-@frozen
-class _Header:
+class _Header(NamedTuple):
     """What a header says of its member."""
 
     name: str
@@ -135,6 +134,9 @@ class TarData:
 @frozen
 class MemberEnd:
     """The member is complete: all of its bytes have come."""
+
+
+_MEMBER_END: Final = MemberEnd()
 
 
 @frozen
@@ -317,7 +319,7 @@ class TarReader:
         return view[len(piece) :]
 
     def _end_member(self, events: list[TarEvent]) -> None:
-        events.append(MemberEnd())
+        events.append(_MEMBER_END)
         self._step = self._skip_padding if self._padding else self._read_header
 
     def _skip_padding(self, view: memoryview, events: list[TarEvent]) -> memoryview:
