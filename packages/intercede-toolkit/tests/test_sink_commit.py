@@ -350,14 +350,14 @@ def _open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_a_sink_holds_one_descriptor_until_its_commit(tmp_path: Path) -> None:
+def test_a_sink_holds_two_descriptors_until_its_commit(tmp_path: Path) -> None:
     before = _open_descriptors()
     sinks = [FileSink(tmp_path, f"sub/{number}") for number in range(50)]
     assert _open_descriptors() == before
     for sink in sinks:
         for name in ("d/a", "d/b", "e/f/c", "g", "d/h"):
             put(sink, name)
-    assert _open_descriptors() == before + 50
+    assert _open_descriptors() == before + 100
     for sink in sinks[:25]:
         sink.commit()
     for sink in sinks[25:]:

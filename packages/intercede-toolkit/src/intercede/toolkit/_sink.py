@@ -157,7 +157,7 @@ class FileSink:
 
     Files have mode 0600, or 0700 where executable; directories 0700. Directories without a file in them do not appear.
 
-    Between members it holds one descriptor, of the directory that the last one went into.
+    Between members it holds two descriptors: of its own directory, and of that which the last one went into.
 
     Args:
         dest: Made if absent.
@@ -199,7 +199,8 @@ class FileSink:
         self._member: str | None = None
         self._missing = 0
         self._descriptor: int | None = None
-        #: The directory of the last member, open: most files lie beside the one before.
+        #: The private directory, and that of the last member, open: most files lie beside the one before.
+        self._root: int | None = None
         self._parent: tuple[_Name, int] | None = None
         #: The directory of the last file, as the source wrote it, and its name.
         self._beside: tuple[str | None, _Name] = None, ()
@@ -338,7 +339,7 @@ class FileSink:
         for name, link in self._links.items():
             self._copy_link(name, link)
         self._check_time()
-        self._close_parent()
+        self._close_directories()
         self._put_in_place()
         self._state = _State.COMMITTED
         files = {_text(name): self._path / _local(name) for name in self._files}
@@ -354,7 +355,7 @@ class FileSink:
             OSError
         ):  # such as a full disk, told late; the descriptor is closed all the same
             self._close()
-        self._close_parent()
+        self._close_directories()
         _remove(self._private)
 
     # What may be called when
@@ -433,21 +434,35 @@ class FileSink:
 
     def _open_parent(self, name: _Name) -> int:
         """The directory that holds the name, made if absent, reached without following a link. It stays open until another is."""
+        if self._root is None:
+            self._root = os.open(self._private, _OPEN_DIRECTORY)
         wanted = name[:-1]
+        if not wanted:
+            return self._root
         if self._parent is not None and self._parent[0] == wanted:
             return self._parent[1]
         self._close_parent()
-        descriptor = os.open(self._private, _OPEN_DIRECTORY)
-        for depth, part in enumerate(wanted, 1):
-            known = name[:depth] in self._directories
-            descriptor = _descend(descriptor, part, 0o700, make=not known)
-            self._directories.add(name[:depth])
-        self._parent = wanted, descriptor
+        descriptor = self._root
+        for depth in range(1, len(name)):
+            folder = name[:depth]
+            beneath = _open_beneath(
+                descriptor, folder[-1], 0o700, absent=folder not in self._directories
+            )
+            self._directories.add(folder)
+            self._close_parent()
+            self._parent = folder, beneath
+            descriptor = beneath
         return descriptor
 
     def _close_parent(self) -> None:
         if self._parent is not None:
             (_, descriptor), self._parent = self._parent, None
+            os.close(descriptor)
+
+    def _close_directories(self) -> None:
+        self._close_parent()
+        if self._root is not None:
+            descriptor, self._root = self._root, None
             os.close(descriptor)
 
     def _close(self) -> None:
@@ -485,9 +500,11 @@ class FileSink:
 
     def _put_in_place(self) -> None:
         parent = os.open(self._dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        for part in self._place[:-1]:
-            parent = _descend(parent, part, 0o777, make=True)
         try:
+            for part in self._place[:-1]:
+                beneath = _open_beneath(parent, part, 0o777, absent=False)
+                os.close(parent)
+                parent = beneath
             _replace(self._private, self._place[-1], parent, self._dest + b"/" + _private_name())
         finally:
             os.close(parent)
@@ -553,15 +570,21 @@ def _local(name: _Name) -> str:
     return os.fsdecode(b"/".join(name))
 
 
-def _descend(descriptor: int, part: bytes, mode: int, *, make: bool) -> int:
-    """From one open directory to one beneath it; the first is closed, whatever happens."""
-    try:
-        if make:
-            with suppress(FileExistsError):
-                os.mkdir(part, mode, dir_fd=descriptor)
-        return os.open(part, _OPEN_DIRECTORY, dir_fd=descriptor)
-    finally:
-        os.close(descriptor)
+def _open_beneath(descriptor: int, part: bytes, mode: int, *, absent: bool) -> int:
+    """From one open directory to one beneath it, made if it is not there.
+
+    Args:
+        descriptor: Of the upper one.
+        part: The name of the lower one.
+        mode: Its permissions, if it is made.
+        absent: It is thought not to be there: which is tried first.
+    """
+    if not absent:
+        with suppress(FileNotFoundError):
+            return os.open(part, _OPEN_DIRECTORY, dir_fd=descriptor)
+    with suppress(FileExistsError):
+        os.mkdir(part, mode, dir_fd=descriptor)
+    return os.open(part, _OPEN_DIRECTORY, dir_fd=descriptor)
 
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:
@@ -572,17 +595,15 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 def _replace(source: bytes, name: bytes, parent: int, aside: bytes) -> None:
     """Rename, and move what was there aside until it has succeeded. A directory cannot be renamed over one that is not empty."""
+    if _renamed(source, name, parent):
+        return
     try:
         for _ in range(_RENAME_ATTEMPTS):
-            try:
-                os.rename(source, name, dst_dir_fd=parent)
-                return
-            except OSError as error:
-                if error.errno not in _IN_THE_WAY:
-                    raise
             _remove(aside)
             with suppress(FileNotFoundError):
                 os.rename(name, aside, src_dir_fd=parent)
+            if _renamed(source, name, parent):
+                return
         raise FileExistsError(errno.EEXIST, "others keep putting results there", os.fsdecode(name))
     except BaseException:
         with suppress(OSError):
@@ -590,6 +611,17 @@ def _replace(source: bytes, name: bytes, parent: int, aside: bytes) -> None:
         raise
     finally:
         _remove(aside)
+
+
+def _renamed(source: bytes, name: bytes, parent: int) -> bool:
+    """False: something is in the way."""
+    try:
+        os.rename(source, name, dst_dir_fd=parent)
+    except OSError as error:
+        if error.errno not in _IN_THE_WAY:
+            raise
+        return False
+    return True
 
 
 def _remove(path: bytes) -> None:
