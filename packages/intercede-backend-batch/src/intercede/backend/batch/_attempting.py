@@ -4,6 +4,7 @@ lost connection or in another process, reads what the first one got (S9).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -72,6 +73,7 @@ class Attempt:
         self._commands = commands
         self._near = anyio.Event()
         self._staged = anyio.Event()
+        self._deadline = math.inf
         self._first: Attempts | InterCEdeError | None = None
 
     async def begin(self) -> None:
@@ -90,7 +92,8 @@ class Attempt:
         self._near.set()
 
     def staged(self) -> None:
-        """All is staged; from now on it may be submitted."""
+        """All is staged; from now on it may be submitted, and the time for that runs."""
+        self._deadline = anyio.current_time() + self._host.config.submit_deadline_s
         self._near.set()
         self._staged.set()
 
@@ -106,15 +109,14 @@ class Attempt:
             SubmitUncertain: It could not be learnt in time.
             InterCEdeError: Nothing was submitted, and nothing is left of it.
         """
-        deadline = anyio.current_time() + self._host.config.submit_deadline_s
         may_have_run = False
         while True:
             try:
-                attempts = await self._try(deadline - anyio.current_time())
+                attempts = await self._try(self._deadline - anyio.current_time())
             except InterCEdeError as error:
                 may_have_run = may_have_run or _may_have_run(error)
                 is_passing = isinstance(error, (ConnectionLost, OperationTimeout, ResourceError))
-                if not may_have_run and (not is_passing or anyio.current_time() > deadline):
+                if not may_have_run and (not is_passing or anyio.current_time() > self._deadline):
                     await clear_up(self._host, self._batch.submission)
                     raise
                 trouble = str(error)
@@ -126,7 +128,7 @@ class Attempt:
                 trouble = f"the attempt is {state or 'gone'}"
                 if state != sandbox.ATTEMPT_OPEN:
                     break
-            if anyio.current_time() > deadline:
+            if anyio.current_time() > self._deadline:
                 break
             await anyio.sleep(_PAUSE_S)
         raise SubmitUncertain(
