@@ -77,7 +77,7 @@ if [ "$told" = TERM ]; then
   # The copying of inputs was told too, and they may be cut.
   code=143
 elif [ -n "$lacking" ]; then
-  echo "runner: not all inputs could be copied to work/; the payload was not started" >>stderr
+  echo "runner: work/ and its inputs are not complete; the payload was not started" >>stderr
   code=71
 else
   (
