@@ -212,7 +212,9 @@ def test_a_payload_that_lacks_an_input_does_not_start(
     assert (record.code, record.signal) == (71, None)
     assert not (directory / "0" / "ran").exists()
     said = (directory / "0" / "stderr").read_text()
-    assert said.startswith("cp: No space left on device\nrunner: work/ and its inputs are not complete")
+    assert said.startswith(
+        "cp: No space left on device\nrunner: work/ and its inputs are not complete"
+    )
 
 
 @pytest.mark.parametrize(("number", "told"), [(15, True), (9, False)])
