@@ -1,5 +1,6 @@
 """The attempt's session is opened while the host still unpacks; its script is sent when all is staged, and never before."""
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -167,3 +168,30 @@ async def test_a_call_that_is_cancelled_while_it_is_submitted_leaves_its_jobs_to
         ids = [handle.id for handle in await ce.find("cancelled")]
         assert len(ids) == 3
         assert await tools.finish(ce, ids) == [JobStatus.SUCCESSFUL] * 3
+
+
+async def test_whoever_is_cancelled_by_asyncio_itself_still_knows_it(
+    make_backend: Any, tools: Any
+) -> None:
+    """`asyncio.timeout` and the runner's Ctrl-C count on `Task.cancelling`."""
+    seen: list[int] = []
+
+    async def submit() -> None:
+        try:
+            await ce.submit(tools.script("true"), 3)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None
+            seen.append(task.cancelling())
+            raise
+
+    async with make_backend() as ce:
+        await ce.counts()
+        for moment in range(30):
+            task = asyncio.ensure_future(submit())
+            await anyio.sleep(moment * 0.003)
+            is_cancelled = task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled() == is_cancelled
+    assert len(seen) > 5
+    assert set(seen) == {1}

@@ -81,7 +81,7 @@ class Attempt:
         await self._near.wait()
         script, wait_s = self._script(self._host.config.submit_deadline_s)
         try:
-            frames = await self._host.run_when(script, self._is_staged, _NEAR_S + wait_s * 2)
+            frames = await self._host.run_when(script, self._staged_soon, _NEAR_S + wait_s * 2)
         except InterCEdeError as error:
             self._first = error
         else:
@@ -97,10 +97,15 @@ class Attempt:
         self._near.set()
         self._staged.set()
 
-    async def _is_staged(self) -> bool:
+    @property
+    def is_staged(self) -> bool:
+        """It may be submitted, and may have been."""
+        return self._staged.is_set()
+
+    async def _staged_soon(self) -> bool:
         with anyio.move_on_after(_NEAR_S):
             await self._staged.wait()
-        return self._staged.is_set()
+        return self.is_staged
 
     async def settle(self) -> Submission:
         """Learn how the first try ended, and try until that is known.

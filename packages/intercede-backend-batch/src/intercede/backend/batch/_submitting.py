@@ -6,6 +6,7 @@ attempt and runs the scheduler's commands behind it; its session is opened while
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
@@ -34,7 +35,7 @@ from intercede.toolkit import (
     new_submission,
     quote,
     runner_script,
-    sole,
+    to_its_end,
 )
 
 from . import _sandbox as sandbox
@@ -84,20 +85,22 @@ async def submit(host: Host, spec: SubmissionSpec, variants: Sequence[CopyVars])
     stream = tar_stream(sources, directories, files, end_mark, tarred=tarred)
     unpack = sandbox.UNPACK_TAR.get(host.tar) or plain_unpack(sources, directories, files, end_mark)
     attempt = Attempt(host, batch, commands)
+    # Not in a task group: with anyio 4.16 Ctrl-C may forget there that it has cancelled us (`Task.cancelling`).
+    first = asyncio.ensure_future(attempt.begin())
     try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(attempt.begin)
-            try:
-                await _stage(host, batch, _told(stream, attempt.near), end_mark, unpack)
-            except BaseException as error:
-                tasks.cancel_scope.cancel()
-                await clear_up(host, batch.submission)
-                if isinstance(error, (ConnectionLost, OperationTimeout)):
-                    error.may_have_run = False  # what may have run is the staging
-                raise
-            attempt.staged()
-    except BaseExceptionGroup as group:
-        raise sole(group) from None
+        await _stage(host, batch, _told(stream, attempt.near), end_mark, unpack)
+        attempt.staged()
+        await asyncio.wait([first])
+        first.result()
+    except BaseException as error:
+        first.cancel()
+        if not attempt.is_staged:
+            await clear_up(host, batch.submission)
+            if isinstance(error, (ConnectionLost, OperationTimeout)):
+                error.may_have_run = False  # what may have run is the staging
+        raise
+    finally:
+        await to_its_end(asyncio.wait([first]))
     return await attempt.settle()
 
 
