@@ -1,6 +1,7 @@
 """`python -m bench NAME`: run a benchmark and print its table.
 
 python -m bench ssh                       files over SSH, beside tar and sftp
+python -m bench gigabit                   the same over a network of 1 Gbit/s
 python -m bench slurm                     a cluster's work, beside Slurm's own commands
 python -m bench dirac                     DIRAC's pilots, beside DIRAC's own SSH element; where DIRAC is installed
 python -m bench ssh --rounds 5 --write    also write the table and the plot into docs/benchmarks.md
@@ -19,13 +20,14 @@ from pathlib import Path
 
 import anyio
 
-from . import _dirac, _slurm, _ssh
+from . import _dirac, _network, _slurm, _ssh
 from ._measure import Row, chart, table
 
 _PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 _RESULTS = Path(__file__).parents[2] / "results"
 _BENCHMARKS: dict[str, Callable[[int, Callable[[str], None]], Awaitable[Sequence[Row]]]] = {
     "dirac": _dirac.rows,
+    "gigabit": _ssh.rows,
     "slurm": _slurm.rows,
     "ssh": _ssh.rows,
 }
@@ -38,6 +40,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
     parser.add_argument("--write", action="store_true", help="write table and plot into the docs")
     chosen = parser.parse_args(argv)
+    if chosen.name == "gigabit":
+        _network.go_on_within(argv)
     rows = anyio.run(
         _BENCHMARKS[chosen.name], chosen.rounds, lambda text: print(text, file=sys.stderr)
     )
