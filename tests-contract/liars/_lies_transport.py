@@ -224,6 +224,28 @@ class HidesInputErrors(HonestTransport):
                 yield chunk
 
 
+@lie("X3", "takes the connection for lost when input comes after the command's end")
+class LateInputIsALoss(HonestTransport):
+    late = False
+
+    async def feed(self, running: Started) -> None:
+        rest = None if running.rest is None else self._watched(running, running.rest)
+        await running.feed(running.command.stdin, rest)
+
+    async def _watched(
+        self, running: Started, chunks: AsyncIterable[bytes]
+    ) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            self.late = self.late or not running.alive
+            yield chunk
+
+    async def heard(self, running: Started) -> AsyncIterator[bytes]:
+        async for chunk in super().heard(running):
+            yield chunk
+        if self.late:
+            raise self.lost(has_run=True)
+
+
 # ---------------------------------------------------------------- X4
 
 

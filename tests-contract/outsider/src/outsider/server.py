@@ -55,6 +55,9 @@ class _Server:
             kind, content = await read_frame(reader)
             if kind == b"r":
                 await self._run(json.loads(content), reader, writer)
+                # Closed while input still comes, the socket would be reset, and what we said lost with it: the client hangs up.
+                while await reader.read(MAX_FRAME):
+                    pass
             elif kind == b"e":
                 await self._end(content.decode())
                 writer.write(frame(b"e"))
@@ -109,10 +112,10 @@ class _Server:
                 _, content = await read_frame(reader)
                 if not content:
                     child.stdin.close()
-                    continue
-                with suppress(OSError):  # a command need not read its input
-                    child.stdin.write(content)
-                    await child.stdin.drain()
+                elif not child.stdin.is_closing():
+                    with suppress(OSError):  # a command need not read its input
+                        child.stdin.write(content)
+                        await child.stdin.drain()
         except (EOFError, OSError):
             await self._end(name)
 

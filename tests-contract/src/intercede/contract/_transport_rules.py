@@ -7,7 +7,7 @@ import os
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -230,6 +230,23 @@ class TransportRules(Gathered):
         self, transport: Transport
     ) -> None:
         result = await self._ended(transport, self.resource.command("exit", "3", stdin=bytes(_MIB)))
+        assert result.returncode == 3
+
+    @rule("X3")
+    async def test_input_that_comes_when_the_command_has_ended_is_no_error(
+        self, transport: Transport
+    ) -> None:
+        command = self.resource.command("exit", "3")
+        sent = asyncio.Event()
+        try:
+            async with transport.stream(command, _late(self.resource.glance_s, sent)) as process:
+                with suppress(TimeoutError):  # nobody need take it
+                    await asyncio.wait_for(sent.wait(), 2 * self.resource.glance_s)
+                async for _ in process.stdout:
+                    pass
+                result = await process.wait()
+        except Exception as error:
+            pytest.fail(_instead(command, error))
         assert result.returncode == 3
 
     # -------------------------------------------------------------- X4
@@ -505,6 +522,15 @@ async def _broken() -> AsyncIterator[bytes]:
 async def _chunks(*chunks: bytes) -> AsyncIterator[bytes]:
     for chunk in chunks:
         yield chunk
+
+
+async def _late(after_s: float, sent: asyncio.Event) -> AsyncIterator[bytes]:
+    """Input that comes when most commands have ended. In pieces: a connection that is closed refuses the second, if not the first."""
+    await asyncio.sleep(after_s)
+    for _ in range(3):
+        yield b"late"
+        await asyncio.sleep(0.02)
+    sent.set()
 
 
 async def _endless(taken: list[int]) -> AsyncIterator[bytes]:
