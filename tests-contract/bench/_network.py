@@ -11,11 +11,10 @@ from typing import Final
 
 __all__ = ["go_on_within"]
 
-_RATE: Final = "1gbit"
-_COMMANDS: Final = f"""\
+_COMMANDS: Final = """\
 set -e
 ip link set lo up
-tc qdisc add dev lo root tbf rate {_RATE} burst 256kb latency 50ms
+tc qdisc add dev lo root tbf rate 1gbit burst 256kb latency 50ms
 exec "$@"
 """
 
