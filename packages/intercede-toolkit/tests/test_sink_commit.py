@@ -71,6 +71,7 @@ def test_calls_out_of_order_are_errors_of_the_caller(tmp_path: Path) -> None:
         sink.begin("a", 1)
         for call in (
             lambda: sink.begin("b", 1),
+            lambda: sink.put("b", b"x"),
             lambda: sink.link("b", "a", symbolic=True),
             lambda: sink.refuse("b", "no"),
             sink.commit,
@@ -80,8 +81,9 @@ def test_calls_out_of_order_are_errors_of_the_caller(tmp_path: Path) -> None:
         sink.write(b"x")
         sink.end()
         sink.commit()
-        with pytest.raises(RuntimeError, match="committed"):
-            sink.begin("b", 1)
+        for late in (lambda: sink.begin("b", 1), lambda: sink.put("b", b"x")):
+            with pytest.raises(RuntimeError, match="committed"):
+                late()
 
 
 @pytest.mark.parametrize("place", ["", ".", "../x", "/x", "a/../b", "a\0", "n" * 256])
@@ -187,6 +189,25 @@ def test_a_full_disk_is_an_os_error_and_leaves_nothing(
                 sink.end()
     assert written == [100, 99, 98]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_for_a_file_at_once_is_an_os_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, data: memoryview) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space"), FileSink(tmp_path, "sub/0") as sink:
+        try:
+            sink.put("a", bytes(100))
+        finally:
+            # What broke off in the middle is not taken for whole.
+            with pytest.raises(RuntimeError, match="failed"):
+                sink.commit()
+    assert list(tmp_path.iterdir()) == []
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_real_file_size_limit_is_an_os_error_and_leaves_nothing(tmp_path: Path) -> None:

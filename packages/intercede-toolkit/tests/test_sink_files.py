@@ -364,6 +364,15 @@ def _too_late_to_write(sink: FileSink, clock: Clock) -> None:
     sink.write(b"b")
 
 
+def _too_many_bytes_at_once(sink: FileSink, clock: Clock) -> None:
+    sink.put("b", bytes(21))
+
+
+def _too_late_to_put(sink: FileSink, clock: Clock) -> None:
+    clock.now += 5.1
+    sink.put("b", b"b")
+
+
 def _too_late_to_commit(sink: FileSink, clock: Clock) -> None:
     clock.now += 5.1
     sink.commit()
@@ -380,6 +389,8 @@ def _too_late_to_commit(sink: FileSink, clock: Clock) -> None:
         (_too_many_refused, "max_files", "4"),
         (_too_late_to_begin, "max_seconds", "5"),
         (_too_late_to_write, "max_seconds", "5"),
+        (_too_many_bytes_at_once, "max_bytes", "30"),
+        (_too_late_to_put, "max_seconds", "5"),
         (_too_late_to_commit, "max_seconds", "5"),
     ],
 )
@@ -417,9 +428,37 @@ def test_a_limit_that_lets_nothing_pass_is_refused(field: str, value: float) -> 
 
 names = st.lists(st.sampled_from(["a", "b", "..", ".", "", "c" * 256]), max_size=4).map("/".join)
 steps = st.lists(
-    st.tuples(st.sampled_from(["file", "hard", "symbolic"]), names, names, st.binary(max_size=9)),
+    st.tuples(
+        st.sampled_from(["whole", "pieces", "hard", "symbolic"]),
+        names,
+        names,
+        st.binary(max_size=9),
+    ),
     max_size=12,
 )
+
+
+@unhurried
+@given(st.lists(st.tuples(names, st.binary(max_size=9), st.booleans()), max_size=6))
+def test_a_file_at_once_is_kept_or_refused_as_one_in_pieces(
+    tmp_path_factory: pytest.TempPathFactory, files: list[tuple[str, bytes, bool]]
+) -> None:
+    outcomes = []
+    for one_by_one in (put, FileSink.put):
+        with FileSink(tmp_path_factory.mktemp("dest"), PLACE, Limits(max_files=5)) as sink:
+            try:
+                for name, data, executable in files:
+                    one_by_one(sink, name, data, executable)
+            except LimitExceeded as error:
+                outcomes.append(error.limit)
+                continue
+            output = sink.commit()
+        kept = {
+            name: (path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
+            for name, path in output.files.items()
+        }
+        outcomes.append((kept, output.refused))
+    assert outcomes[0] == outcomes[1]
 
 
 @unhurried
@@ -433,8 +472,11 @@ def test_whatever_members_come_only_regular_files_appear_and_only_in_their_place
 
     with FileSink(around / "dest", PLACE) as sink:
         for kind, name, target, data in steps:
-            if kind == "file":
-                put(sink, name, data)
+            if kind in ("whole", "pieces"):
+                if kind == "whole":
+                    sink.put(name, data)
+                else:
+                    put(sink, name, data)
                 if not name.startswith(
                     "/"
                 ):  # which is refused, and does not stand for the name without

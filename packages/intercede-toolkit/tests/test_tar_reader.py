@@ -46,6 +46,12 @@ def read(
     for start in range(0, len(stream), chunk):
         for event in reader.feed(stream[start : start + chunk]):
             match event:
+                case TarMember(data=memoryview() as whole):
+                    assert len(whole) == event.size
+                    assert event.kind is TarKind.FILE
+                    members.append(
+                        (event.name, event.kind, event.target, event.executable, bytes(whole))
+                    )
                 case TarMember():
                     current, data = event, b""
                 case TarData():
@@ -452,6 +458,19 @@ def test_a_block_of_anything_with_a_right_checksum_is_read_or_refused(
 
     with suppress(TarError):
         read(bytes(header) + rest)
+
+
+def test_a_file_comes_at_once_if_all_of_it_is_there_and_in_pieces_otherwise() -> None:
+    content = b"1,2" * 300
+    stream = tar_header("a", len(content), mode=0o600) + content + tar_padding(len(content))
+
+    assert TarReader().feed(stream) == [
+        TarMember("a", TarKind.FILE, len(content), data=memoryview(content))
+    ]
+    assert TarReader().feed(stream[:-1])[:2] == [
+        TarMember("a", TarKind.FILE, len(content)),
+        TarData(memoryview(content)),
+    ]
 
 
 def test_a_huge_member_needs_no_memory_of_its_size() -> None:

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from intercede.toolkit import (
     TAR_END,
-    MemberEnd,
-    TarData,
     TarKind,
     TarMember,
     TarReader,
@@ -36,13 +34,12 @@ def test_what_is_written_is_read_again(name: str, data: bytes, executable: bool)
     stream += data + tar_padding(len(data)) + TAR_END
 
     assert len(stream) % 512 == 0
-    member, *pieces, end, _ = TarReader().feed(stream)
-    assert isinstance(member, TarMember)
+    member, *_ = TarReader().feed(stream)
     # A slash at a regular file's end makes it a directory, as it did before there was a type for them.
     if not name.endswith("/"):
-        assert member == TarMember(name, TarKind.FILE, len(data), "", executable)
-        assert b"".join(piece.data for piece in pieces if isinstance(piece, TarData)) == data
-        assert end == MemberEnd()
+        assert member == TarMember(
+            name, TarKind.FILE, len(data), "", executable, data=memoryview(data)
+        )
 
 
 @unhurried

@@ -146,9 +146,7 @@ class FileSink:
     Leaving the block without `commit` discards everything; so does an error, after which nothing but `discard` works.
 
         with FileSink(dest, "<submission>/<copy>", limits) as sink:
-            sink.begin("a.csv", size=3)
-            sink.write(b"1,2")
-            sink.end()
+            sink.put("a.csv", b"1,2")
             output = sink.commit()
 
     A member is refused when its name leaves the directory, has a component over 255 bytes or is deeper than 100 directories; when it is
@@ -182,7 +180,7 @@ class FileSink:
             self._place = _check_name(place)
         except _Unsafe as error:
             raise ValueError(f"place {place!r}: {error}") from None
-        self._path = dest / _local(self._place)
+        self._path = dest / os.fsdecode(b"/".join(self._place))
         self._limits = limits or Limits()
         self._clock = clock
         self._started = clock()
@@ -221,8 +219,28 @@ class FileSink:
     def __exit__(self, *exc: object) -> None:
         self.discard()
 
+    def put(self, name: str, data: bytes | memoryview, executable: bool = False) -> None:
+        """A regular file, all of it at once.
+
+        Args:
+            name: Relative to the job's directory; untrusted.
+            data: What is in it.
+            executable: Whether it gets an execute bit.
+
+        Raises:
+            LimitExceeded: With it the job has too much.
+            OSError: It cannot be written.
+        """
+        self._expect_between_members()
+        self._state = _State.FAILED
+        self._descriptor = self._open_new(name, len(data), executable)
+        if self._descriptor is not None:
+            _write_all(self._descriptor, data)
+            self._close()
+        self._state = _State.OPEN
+
     def begin(self, name: str, size: int, executable: bool = False) -> None:
-        """A regular file follows.
+        """A regular file follows, in pieces.
 
         Args:
             name: Relative to the job's directory; untrusted.
@@ -237,17 +255,8 @@ class FileSink:
         if size < 0:
             raise ValueError(f"not a size: {size}")
         self._state = _State.FAILED
-        self._count(1, size)
         self._member, self._missing = name, size
-        try:
-            checked = self._check_new(name)
-            self._descriptor = self._create(checked, executable)
-        except _Unsafe as error:
-            self._leave_out(name, str(error))
-        else:
-            self._files[checked] = _Received(size, executable)
-            if checked[:-1] != self._beside[1]:
-                self._beside = name.rpartition("/")[0], checked[:-1]
+        self._descriptor = self._open_new(name, size, executable)
         self._state = _State.OPEN
 
     def write(self, data: bytes | memoryview) -> None:
@@ -342,7 +351,8 @@ class FileSink:
         self._close_directories()
         self._put_in_place()
         self._state = _State.COMMITTED
-        files = {_text(name): self._path / _local(name) for name in self._files}
+        joined = [b"/".join(name) for name in self._files]
+        files = {_text(name): self._path / os.fsdecode(name) for name in joined}
         self._output = CommittedOutput(self._path, files, dict(self._refused))
         return self._output
 
@@ -360,17 +370,15 @@ class FileSink:
 
     # What may be called when
 
-    def _expect_open(self) -> None:
+    def _expect_between_members(self) -> None:
         if self._state is not _State.OPEN:
             raise RuntimeError(f"the sink is {self._state.value}")
-
-    def _expect_between_members(self) -> None:
-        self._expect_open()
         if self._member is not None:
             raise RuntimeError(f"member {self._member!r} has not ended")
 
     def _expect_within_member(self) -> None:
-        self._expect_open()
+        if self._state is not _State.OPEN:
+            raise RuntimeError(f"the sink is {self._state.value}")
         if self._member is None:
             raise RuntimeError("no member has begun")
 
@@ -419,6 +427,20 @@ class FileSink:
         self._refused.setdefault(shown, reason)
 
     # Files
+
+    def _open_new(self, name: str, size: int, executable: bool) -> int | None:
+        """The next member's file, open for writing; None: it is left out."""
+        self._count(1, size)
+        try:
+            checked = self._check_new(name)
+            descriptor = self._create(checked, executable)
+        except _Unsafe as error:
+            self._leave_out(name, str(error))
+            return None
+        self._files[checked] = _Received(size, executable)
+        if checked[:-1] != self._beside[1]:
+            self._beside = name.rpartition("/")[0], checked[:-1]
+        return descriptor
 
     def _create(self, name: _Name, executable: bool) -> int:
         """A new file, open for writing."""
@@ -481,7 +503,7 @@ class FileSink:
             self._count(0, original.size)
             self._descriptor = self._create(name, original.executable)
         except _Unsafe as error:
-            self._leave_out(_text(name), str(error))
+            self._leave_out(_text(b"/".join(name)), str(error))
             return
         self._copy_from(target, self._descriptor)
         self._close()
@@ -499,13 +521,17 @@ class FileSink:
     # The rename
 
     def _put_in_place(self) -> None:
-        parent = os.open(self._dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        *above, name = self._place
+        if not above:
+            parent = os.open(self._dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        else:
+            parent = _open_beneath(None, self._dest + b"/" + above[0], 0o777, absent=False)
         try:
-            for part in self._place[:-1]:
+            for part in above[1:]:
                 beneath = _open_beneath(parent, part, 0o777, absent=False)
                 os.close(parent)
                 parent = beneath
-            _replace(self._private, self._place[-1], parent, self._dest + b"/" + _private_name())
+            _replace(self._private, name, parent, self._dest)
         finally:
             os.close(parent)
 
@@ -560,21 +586,16 @@ def _encoded(text: str) -> bytes:
         raise _Unsafe(f"{text!r} has a surrogate that stands for no byte") from None
 
 
-def _text(name: _Name) -> str:
+def _text(name: bytes) -> str:
     """A name as the source wrote it."""
-    return b"/".join(name).decode("utf-8", "surrogateescape")
+    return name.decode("utf-8", "surrogateescape")
 
 
-def _local(name: _Name) -> str:
-    """A name as this machine's Python writes it."""
-    return os.fsdecode(b"/".join(name))
-
-
-def _open_beneath(descriptor: int, part: bytes, mode: int, *, absent: bool) -> int:
+def _open_beneath(descriptor: int | None, part: bytes, mode: int, *, absent: bool) -> int:
     """From one open directory to one beneath it, made if it is not there.
 
     Args:
-        descriptor: Of the upper one.
+        descriptor: Of the upper one; None: its path is part of the name.
         part: The name of the lower one.
         mode: Its permissions, if it is made.
         absent: It is thought not to be there: which is tried first.
@@ -593,10 +614,11 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
         written += os.write(descriptor, memoryview(data)[written:])
 
 
-def _replace(source: bytes, name: bytes, parent: int, aside: bytes) -> None:
-    """Rename, and move what was there aside until it has succeeded. A directory cannot be renamed over one that is not empty."""
+def _replace(source: bytes, name: bytes, parent: int, dest: bytes) -> None:
+    """Rename, and move what was there aside, into `dest`, until it has succeeded. A directory cannot be renamed over one that is not empty."""
     if _renamed(source, name, parent):
         return
+    aside = dest + b"/" + _private_name()
     try:
         for _ in range(_RENAME_ATTEMPTS):
             _remove(aside)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from attrs import field, frozen
@@ -50,7 +50,12 @@ __all__ = ["Fetching", "missing_members"]
 _PREFACE_MAX = 64 * 2**20
 #: What tar says is about files that cannot be read; more of it is not kept.
 _WORDS_MAX = 2**20
-_COPY_DIRECTORY = re.compile(r"([^/]+)/([0-9]+)")
+#: Where a job's payload runs.
+_WORK = "work/"
+#: What makes a pattern of a name.
+_GLOB = frozenset("*?[]\\")
+#: No member's name begins so.
+_NOTHING = "\0"
 _MEMBER = re.compile(r"([^/]+/[0-9]+)/(.*)", re.DOTALL)
 #: What tar says of a file, with --quoting-style=escape.
 _TAR_WORDS = re.compile(r"tar: ([^/ ]+/[0-9]+)/(.*)")
@@ -99,6 +104,9 @@ class Fetching:
         #: By job, why not all of it could be read.
         self._unread: dict[str, str] = {}
         self._job: str | None = None
+        #: What the names of the job's members begin with, and which of them the specification calls otherwise.
+        self._within = _NOTHING
+        self._renamed: Mapping[str, str] = {}
         self._sink: FileSink | None = None
         self._names: set[str] = set()
         self._in_file = False
@@ -132,10 +140,10 @@ class Fetching:
             self._drop(Failure(FailureCode.NOT_NOW, self._broken))
             return
         for event in events:
-            if isinstance(event, TarData):
-                self._write(event.data)
-            elif isinstance(event, TarMember):
+            if isinstance(event, TarMember):
                 self._begin(event)
+            elif isinstance(event, TarData):
+                self._write(event.data)
             elif isinstance(event, MemberEnd):
                 self._end_member()
             elif isinstance(event, Unread):
@@ -203,15 +211,15 @@ class Fetching:
 
     def _begin(self, member: TarMember) -> None:
         self._in_file = False
-        submission, _, rest = member.name.removeprefix("./").partition("/")
-        copy, _, name = rest.partition("/")
-        job = f"{submission}/{copy}"
-        if job not in self.preface.ready or job in self.outputs:
-            return
-        if job != self._job:
-            self._drop(Failure(FailureCode.NOT_NOW, "the stream went on before it was complete"))
-            self._job = job
-            self._names.clear()
+        path = member.name.removeprefix("./")
+        if path.startswith(self._within):
+            name = path[len(self._within) :]
+        else:
+            job, name = self._split(path)
+            if job not in self.preface.ready or job in self.outputs:
+                return
+            if job != self._job:
+                self._begin_job(job)
         if not name:
             if member.kind is TarKind.DIRECTORY:
                 self._commit()
@@ -222,13 +230,32 @@ class Fetching:
         self._names.add(name)
         try:
             if self._sink is None:
-                self._sink = FileSink(self._dest, job, self._limits)
-            self._take(self._sink, member, self._local_name(submission, name))
+                assert self._job is not None
+                self._sink = FileSink(self._dest, self._job, self._limits)
+            self._take(self._sink, member, self._renamed.get(name, name))
         except (InterCEdeError, OSError) as error:
             self._fail(error)
 
+    def _split(self, path: str) -> tuple[str, str]:
+        """The job, and the name in it: "" is the job's directory itself."""
+        submission, _, rest = path.partition("/")
+        copy, _, name = rest.partition("/")
+        return f"{submission}/{copy}", name
+
+    def _begin_job(self, job: str) -> None:
+        self._drop(Failure(FailureCode.NOT_NOW, "the stream went on before it was complete"))
+        self._job, self._within = job, f"{job}/"
+        self._names.clear()
+        spec = self._spec(job)
+        self._renamed = {} if spec is None else _renamed(spec)
+
+    def _spec(self, job: str) -> SubmissionSpec | None:
+        return self.preface.specs.get(job.partition("/")[0])
+
     def _take(self, sink: FileSink, member: TarMember, name: str) -> None:
-        if member.kind is TarKind.FILE:
+        if member.data is not None:
+            sink.put(name, member.data, member.executable)
+        elif member.kind is TarKind.FILE:
             sink.begin(name, member.size, member.executable)
             self._in_file = True
         elif member.kind is TarKind.SYMLINK:
@@ -238,14 +265,6 @@ class Fetching:
             sink.link(name, target, symbolic=False)
         else:
             sink.refuse(name, "it is neither a file nor a directory")
-
-    def _local_name(self, submission: str, name: str) -> str:
-        """stdout and stderr get the names that the specification gives them."""
-        spec = self.preface.specs.get(submission)
-        if spec is None or name not in ("stdout", "stderr"):
-            return name
-        wanted = spec.stdout if name == "stdout" else spec.stderr
-        return wanted or name
 
     def _write(self, data: memoryview) -> None:
         if self._sink is None or not self._in_file:
@@ -274,33 +293,32 @@ class Fetching:
             self._fail(error)
             return
         self.outputs[self._job] = self._output(self._job, committed)
-        self._sink = None
+        self._sink, self._within = None, _NOTHING
 
     def _output(self, job: str, committed: CommittedOutput) -> JobOutput:
-        match = _COPY_DIRECTORY.fullmatch(job)
-        assert match is not None
-        spec = self.preface.specs.get(match[1])
         files = {
-            name.removeprefix("work/"): path
+            name[len(_WORK) :]: path
             for name, path in committed.files.items()
-            if name.startswith("work/")
+            if name.startswith(_WORK)
         }
-        received = {
-            name.removeprefix("work/")
-            for name in (*committed.files, *committed.refused)
-            if name.startswith("work/")
-        }
+        spec = self._spec(job)
+        missing: tuple[str, ...] = ()
+        if spec is not None:
+            refused = {
+                name.removeprefix(_WORK) for name in committed.refused if name.startswith(_WORK)
+            }
+            missing = missing_members(spec, files.keys() | refused)
         failure = None
         if committed.refused:
             name, reason = next(iter(committed.refused.items()))
             more = f" (and {len(committed.refused) - 1} more)" if len(committed.refused) > 1 else ""
             failure = Failure(FailureCode.UNSAFE, f"left out {name!r}: {reason}{more}")
         return JobOutput(
-            stdout=committed.files.get(self._local_name(match[1], "stdout")),
-            stderr=committed.files.get(self._local_name(match[1], "stderr")),
+            stdout=committed.files.get(self._renamed.get("stdout", "stdout")),
+            stderr=committed.files.get(self._renamed.get("stderr", "stderr")),
             log=committed.files.get("log"),
             files=files,
-            missing=() if spec is None else missing_members(spec, received),
+            missing=missing,
             failure=failure,
         )
 
@@ -317,6 +335,7 @@ class Fetching:
     def _drop(self, failure: Failure) -> None:
         """Leave nothing of the job that is being received."""
         self._in_file = False
+        self._within = _NOTHING
         if self._sink is not None:
             self._sink.discard()
             self._sink = None
@@ -342,14 +361,21 @@ def _parse_preface(text: str) -> Preface:
     )
 
 
-def missing_members(spec: SubmissionSpec, names: set[str]) -> tuple[str, ...]:
+def _renamed(spec: SubmissionSpec) -> Mapping[str, str]:
+    """The names of stdout and stderr, where the specification gives them others."""
+    names = {"stdout": spec.stdout, "stderr": spec.stderr}
+    return {name: wanted for name, wanted in names.items() if wanted}
+
+
+def missing_members(spec: SubmissionSpec, names: Set[str]) -> tuple[str, ...]:
     """The declared patterns that none of the names matches."""
     if spec.outputs.everything:
         return ()
     return tuple(
         member.pattern
         for member in spec.outputs.members
-        if not any(_matches(name, member.pattern) for name in names)
+        if not (member.pattern in names and _GLOB.isdisjoint(member.pattern))
+        and not any(_matches(name, member.pattern) for name in names)
     )
 
 
