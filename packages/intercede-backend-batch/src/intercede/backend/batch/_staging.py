@@ -165,32 +165,44 @@ async def tar_stream(
         SpecRefused: A source changed, or can no longer be read.
     """
     header, padding = (tar_header, tar_padding) if tarred else (_no_header, _no_padding)
-    small = bytearray()
+    pieces: list[bytes] = []
+    size = 0
+
+    def add(name: str, content: bytes, mode: int) -> None:
+        nonlocal size
+        head = header(name, len(content), mode=mode)
+        pieces.extend((head, content, padding(len(content))))
+        size += len(head) + len(content)
+
+    def taken() -> bytes:
+        nonlocal size
+        joined = b"".join(pieces)
+        pieces.clear()
+        size = 0
+        return joined
+
     for name in directories:
-        small += header(f"inputs/{name}", 0, mode=0o700, kind=TarKind.DIRECTORY)
+        pieces.append(header(f"inputs/{name}", 0, mode=0o700, kind=TarKind.DIRECTORY))
     for name, (content, mode) in generated.items():
-        small += header(name, len(content), mode=mode) + content + padding(len(content))
-        if len(small) > _CHUNK:
-            yield bytes(small)
-            small.clear()
+        add(name, content, mode)
+        if size > _CHUNK:
+            yield taken()
     for several in _by_turns(sources):
         source = several[0]
         if source.size > _CHUNK:
-            yield bytes(small) + header(f"inputs/{source.name}", source.size, mode=source.mode)
+            pieces.append(header(f"inputs/{source.name}", source.size, mode=source.mode))
+            yield taken()
             async for chunk in _read_large(source):
                 yield chunk
-            small = bytearray(padding(source.size))
+            pieces.append(padding(source.size))
             continue
         contents = await anyio.to_thread.run_sync(_read_whole, several)
         for source, content in zip(several, contents, strict=True):
-            small += header(f"inputs/{source.name}", source.size, mode=source.mode)
-            small += content + padding(source.size)
-        if len(small) > _CHUNK:
-            yield bytes(small)
-            small.clear()
-    last = _end_content(end_mark)
-    small += header("complete", len(last), mode=0o600) + last + padding(len(last))
-    yield bytes(small) + (TAR_END if tarred else b"")
+            add(f"inputs/{source.name}", content, source.mode)
+        if size > _CHUNK:
+            yield taken()
+    add("complete", _end_content(end_mark), 0o600)
+    yield taken() + (TAR_END if tarred else b"")
 
 
 def plain_unpack(

@@ -23,12 +23,12 @@ from ._waiting import reached
 __all__ = ["Session"]
 
 #: How much of a command's output lies here unread before its sender has to wait, and when it may go on.
-_HIGH: Final = 2**20
-_LOW: Final = 2**18
+_HIGH: Final = 4 * 2**20
+_LOW: Final = 2 * 2**20
 #: What is handed over at once.
 _CHUNK: Final = 2**18
 #: What is handed out at once, at most: who takes it to a thread pays for each turn.
-_TAKEN: Final = 2**19
+_TAKEN: Final = 2**20
 #: How much of a login profile's own output is read before it is taken for endless.
 _NOISE_MAX: Final = 2**20
 #: How long stderr may stay open after the command's end, since a child of it may hold it.
