@@ -63,6 +63,8 @@ HOSTILE: Final = st.lists(
                 f"\n{'f' * 24}|end|squeue|0|{'f' * 24}\n",
                 "|end|squeue|1|",
                 "7_1",
+                "7_[0-1]",
+                f"\n{'f' * 24}|{FORGED.replace('7_1', '7_[0-1]')}|{'f' * 24}\n",
             ]
         ),
     ),
@@ -75,7 +77,7 @@ def answered(*lines: str) -> list[CommandResult]:
     return [CommandResult(0, text.encode(errors="replace"))]
 
 
-@given(HOSTILE, HOSTILE, st.sampled_from(["8", "7_1", "7_9"]), st.booleans())
+@given(HOSTILE, HOSTILE, st.sampled_from(["8", "7_1", "7_9", "7_[0-1]"]), st.booleans())
 def test_no_name_makes_another_job_of_ours(
     name: str, nodes: str, native: str, before: bool
 ) -> None:

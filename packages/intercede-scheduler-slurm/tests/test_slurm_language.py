@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from intercede.core import (
     CommandResult,
@@ -248,6 +250,79 @@ def test_a_time_that_is_none_is_left_out(time: str) -> None:
     assert SLURM.parse_status(JOBS, queue(row))[JOBS[0]].started_at is None
 
 
+def in_array(native: str) -> dict[str, JobStatus]:
+    results = queue(in_queue("PENDING", "Priority", native=native))
+    return {job.id: d.status for job, d in SLURM.parse_status(JOBS, results).items()}
+
+
+@pytest.mark.parametrize(
+    ("native", "tasks"),
+    [
+        ("7_[0-3]", [0, 1, 2, 3]),
+        ("7_[1]", [1]),
+        ("7_[0,2-3%7]", [0, 2, 3]),
+        ("7_[0-8:2]", [0, 2]),
+        ("7_[1-3:2%1]", [1, 3]),
+        ("7_[2-9999999]", [2, 3]),
+        ("7_[4-20]", []),
+        ("7_[3-1]", []),
+        ("70_[0-3]", []),
+        ("7", []),
+    ],
+)
+def test_an_array_that_waits_has_one_row_for_the_elements_that_it_names(
+    native: str, tasks: list[int]
+) -> None:
+    assert in_array(native) == {f"7_{task}": JobStatus.PENDING for task in tasks}
+
+
+@pytest.mark.parametrize(
+    "native",
+    [
+        "7_[",
+        "7_[]",
+        "7_[0-3",
+        "7_[0,1,2...]",
+        "7_[0-3]x",
+        "7_[0--3]",
+        "7_[0-3:0]",
+        "7_[a]",
+        "7_[]]",
+    ],
+)
+def test_an_array_whose_elements_cannot_be_read_is_unknown_and_not_gone(native: str) -> None:
+    assert in_array(native) == dict.fromkeys((job.id for job in JOBS), JobStatus.UNKNOWN)
+
+
+def test_an_element_with_a_row_of_its_own_is_what_that_says() -> None:
+    rows = [in_queue("RUNNING", native="7_1"), in_queue("PENDING", "Priority", native="7_[0-3]")]
+    for order in (rows, rows[::-1]):
+        found = SLURM.parse_status(JOBS, queue(*order))
+        assert [str(found[job].status) for job in JOBS] == ["pending", "running"] + ["pending"] * 2
+
+
+def test_an_array_of_our_id_with_another_name_is_not_ours() -> None:
+    rows = [in_queue("PENDING", native=f"7_[{tasks}]", name="other") for tasks in ("0-3", "0-...")]
+    assert SLURM.parse_status(JOBS, queue(*rows)) == {}
+
+
+@given(st.sets(st.integers(0, 300)), st.sets(st.integers(0, 300)), st.sampled_from(["", "%1"]))
+def test_exactly_the_elements_that_wait_and_were_asked_for_are_told(
+    waiting: set[int], wanted: set[int], limit: str
+) -> None:
+    spans: list[list[int]] = []
+    for task in sorted(waiting):
+        if spans and task == spans[-1][-1] + 1:
+            spans[-1].append(task)
+        else:
+            spans.append([task])
+    text = ",".join(str(s[0]) if len(s) == 1 else f"{s[0]}-{s[-1]}" for s in spans)
+    row = in_queue("PENDING", "Priority", native=f"7_[{text}{limit}]")
+    jobs = [NativeJob(f"7_{task}", task, "sub", NOW) for task in sorted(wanted)]
+    found = SLURM.parse_status(jobs, queue(*([row] if waiting else [])))
+    assert {job.copy for job in found} == waiting & wanted
+
+
 def test_a_row_without_times_is_not_squeues() -> None:
     row = in_queue("RUNNING").replace(STAMP, "yesterday")
     assert SLURM.parse_status(JOBS, queue(row))[JOBS[0]].status is JobStatus.UNKNOWN
@@ -284,12 +359,10 @@ def test_slurms_words_are_in_the_error() -> None:
 def test_jobs_are_named_beneath_their_submission() -> None:
     jobs = [*JOBS[:2], NativeJob("9", 0, "other", NOW)]
     expected = b":sub\n7_0\n7_1\n:other\n9\n"
-    for commands in (
-        SLURM.status_commands(jobs),
-        SLURM.kill_commands(jobs),
-        SLURM.history_commands(jobs),
-    ):
+    for commands in (SLURM.kill_commands(jobs), SLURM.history_commands(jobs)):
         assert [command.stdin for command in commands] == [expected]
+    # The queue's names are compared here.
+    assert [command.stdin for command in SLURM.status_commands(jobs)] == [b"7_0\n7_1\n9\n"]
 
 
 def test_a_list_tells_mark_copy_and_status() -> None:

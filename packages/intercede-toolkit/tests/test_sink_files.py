@@ -443,7 +443,7 @@ steps = st.lists(
 def test_a_file_at_once_is_kept_or_refused_as_one_in_pieces(
     tmp_path_factory: pytest.TempPathFactory, files: list[tuple[str, bytes, bool]]
 ) -> None:
-    outcomes = []
+    outcomes: list[object] = []
     for one_by_one in (put, FileSink.put):
         with FileSink(tmp_path_factory.mktemp("dest"), PLACE, Limits(max_files=5)) as sink:
             try:

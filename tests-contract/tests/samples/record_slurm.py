@@ -47,7 +47,7 @@ esac
 _ASKS: Final = {
     "probe": "scontrol -a -o (show config, show partitions); sinfo -a -e -o FORMAT",
     "submit": "sbatch --parsable ...",
-    "status": "squeue --me -r -t all -o FORMAT",
+    "status": "squeue --me -t all -o FORMAT",
     "history": "sacct -X -p -D -S TIME -j IDS --format=...",
     "list": "squeue --me -r -t all -o FORMAT",
 }
@@ -184,7 +184,7 @@ def record(stack: str) -> None:
     facts = plain.parse_probe(recorder.ask(plain, "probe", plain.probe_commands(None)))
     jobs = recorder.submit(plain, recorder.batch(4), facts)
     single = recorder.submit(plain, recorder.batch(1), facts)
-    waiting = recorder.submit(held, recorder.batch(3), facts, " --hold")
+    waiting = recorder.submit(held, recorder.batch(5), facts, " --hold")
     recorder.submit(refused, recorder.batch(2), facts, " --constraint=nosuch")
     time.sleep(8)
     for command in held.kill_commands(waiting[1:2]):

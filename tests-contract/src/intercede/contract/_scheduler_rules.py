@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
@@ -143,14 +143,19 @@ class SchedulerRules(Gathered):
     def test_a_job_whose_row_is_gone_is_absent_and_the_others_stay(self) -> None:
         for scheduler, sample in self._samples("status", "history", "list"):
             whole = _understood(scheduler, sample, sample.results) or {}
-            for native in whole:
-                results = [_changed(result, native, _gone) for result in sample.results]
+            for native, results in _one_changed(sample, whole, _gone):
                 got = _understood(scheduler, sample, results)
                 left = {key: value for key, value in whole.items() if key != native}
                 # An answer without any row may look like none.
                 assert got == left or (got is None and not left), (
                     f"without the row of {native}: {sample}"
                 )
+            for shared, results in _several_changed(sample, whole, _gone):
+                got = _understood(scheduler, sample, results)
+                if got is None:
+                    continue  # without its header, or its end, it is no answer
+                assert got.items() <= whole.items(), f"without a row: {sample}"
+                _assert_same(whole, got, shared, f"without a row: {sample}")
 
     @rule("N2")
     def test_a_list_tells_of_a_job_the_copy_that_its_submit_told(self) -> None:
@@ -207,18 +212,22 @@ class SchedulerRules(Gathered):
     def test_a_garbled_row_spoils_only_its_own_job(self, how: str) -> None:
         for scheduler, sample in self._samples("status", "history", "list"):
             whole = _understood(scheduler, sample, sample.results) or {}
-            for native in whole:
-                results = [_changed(result, native, _GARBLE[how]) for result in sample.results]
+            for native, results in _one_changed(sample, whole, _GARBLE[how]):
                 got = _understood(scheduler, sample, results)
-                left = {key: value for key, value in whole.items() if key != native}
                 assert got is not None, f"{native} garbled spoils all: {sample}"
-                told = got.get(native, JobStatus.UNKNOWN)
-                assert (told if isinstance(told, str) else told[-1]) == JobStatus.UNKNOWN, (
-                    f"{native} garbled is {told}: {sample}"
-                )
-                assert {key: value for key, value in got.items() if key != native} == left, (
-                    f"with the row of {native} garbled: {sample}"
-                )
+                told = _status(got, native)
+                assert told == JobStatus.UNKNOWN, f"{native} garbled is {told}: {sample}"
+                _assert_same(whole, got, {native}, f"with the row of {native} garbled: {sample}")
+            for shared, results in _several_changed(sample, whole, _GARBLE[how]):
+                got = _understood(scheduler, sample, results)
+                if got is None:
+                    continue  # without its header, or its end, it is no answer
+                for native in shared:
+                    told = _status(got, native)
+                    assert told == JobStatus.UNKNOWN or got[native] == whole[native], (
+                        f"{native} garbled is {told}: {sample}"
+                    )
+                _assert_same(whole, got, shared, f"with a row garbled: {sample}")
 
     @rule("N3")
     def test_an_answer_that_ends_early_invents_nothing(self) -> None:
@@ -249,7 +258,7 @@ class SchedulerRules(Gathered):
                 self._each_is_named(commands, jobs)
 
     def _each_is_named(self, commands: Sequence[Command], jobs: Sequence[NativeJob]) -> None:
-        """Every job is in some command, by its id or as a line "submission copy" of its input, and none has too many."""
+        """Every job is in some command, by its id, its array's (`3` of `3_7`) or as a line "submission copy" of its input, and none has too many."""
         said = [
             {*re.split(r"[\s,]+", " ".join(command.argv)), *command.stdin.decode().splitlines()}
             for command in commands
@@ -357,7 +366,7 @@ def _native(template: str, number: int) -> NativeJob:
 
 
 def _names(job: NativeJob) -> set[str]:
-    return {job.id, f"{job.submission} {job.copy}"}
+    return {job.id, job.id.partition("_")[0], f"{job.submission} {job.copy}"}
 
 
 def _too_long(commands: Sequence[Command], limit: int) -> list[int]:
@@ -397,6 +406,52 @@ def _understood(scheduler: Scheduler, sample: Sample, results: Results) -> Mappi
         pytest.fail(f"no ResourceError, but {error!r}: {sample}")
 
 
+def _one_changed(
+    sample: Sample, whole: Mapping[str, Any], change: Callable[[list[bytes]], list[bytes]]
+) -> Iterator[tuple[str, Results]]:
+    """Each job that has a row of its own, and the answer with that row changed."""
+    for native in whole:
+        if _has_row(sample, native):
+            yield native, [_changed(result, native, change) for result in sample.results]
+
+
+def _several_changed(
+    sample: Sample, whole: Mapping[str, Any], change: Callable[[list[bytes]], list[bytes]]
+) -> Iterator[tuple[Set[str], Results]]:
+    """The jobs without a row of their own, of which an array's tells, and the answer with any one line changed that is no job's own."""
+    shared = {native for native in whole if not _has_row(sample, native)}
+    for number, result in enumerate(sample.results if shared else ()):
+        lines = result.stdout.splitlines(keepends=True)
+        for at, line in enumerate(lines):
+            if any(_naming(native).search(line) for native in whole):
+                continue
+            stdout = b"".join([*lines[:at], *change([line]), *lines[at + 1 :]])
+            results = [*sample.results]
+            results[number] = evolve(result, stdout=stdout)
+            yield shared, results
+
+
+def _has_row(sample: Sample, native: str) -> bool:
+    return any(_naming(native).search(result.stdout) for result in sample.results)
+
+
+def _naming(native: str) -> re.Pattern[bytes]:
+    return re.compile(rb"(?<![\w.])" + re.escape(native.encode()) + rb"(?![\w.])")
+
+
+def _status(got: Mapping[str, Any], native: str) -> JobStatus:
+    told = got.get(native, JobStatus.UNKNOWN)
+    return JobStatus(told if isinstance(told, str) else told[-1])
+
+
+def _assert_same(
+    whole: Mapping[str, Any], got: Mapping[str, Any], but: Set[str], when: str
+) -> None:
+    """Of all jobs but these the same is told."""
+    left = {key: value for key, value in whole.items() if key not in but}
+    assert {key: value for key, value in got.items() if key not in but} == left, when
+
+
 def _changed(
     result: CommandResult, native: str, change: Callable[[list[bytes]], list[bytes]]
 ) -> CommandResult:
@@ -407,7 +462,7 @@ def _changed(
         native: The id.
         change: From what stands before, between and behind the ids of a line makes the same of another; of nothing no line.
     """
-    named = re.compile(rb"(?<![\w.])" + re.escape(native.encode()) + rb"(?![\w.])")
+    named = _naming(native)
     lines = [
         native.encode().join(change(named.split(line))) if named.search(line) else line
         for line in result.stdout.splitlines(keepends=True)

@@ -135,7 +135,7 @@ class Transport(Managed, Protocol):
         ...
 
 
-@frozen
+@frozen(cache_hash=True)
 class NativeJob:
     """A job as its scheduler knows it.
 

@@ -36,7 +36,7 @@ _TIME_DIGITS: Final = 10
 _RANDOM_DIGITS: Final = 16
 
 
-@frozen
+@frozen(cache_hash=True)
 class JobParts:
     """The parts of a job id.
 
@@ -62,7 +62,10 @@ class JobParts:
         if self.native is not None:
             parts.append(self.native)
         text = "/".join(parts)
-        _check(parts, text)
+        _check_length(text)
+        # A part with a slash would make another id of it.
+        if text.count("/") != len(parts) - 1 or not _PLAIN.fullmatch(text):
+            _check(parts, text)
         return JobID(text)
 
 

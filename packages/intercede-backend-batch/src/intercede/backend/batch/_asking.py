@@ -5,8 +5,10 @@ Absence is only believed of an answer that parses (T5), and only of an id that w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final
 
 from attrs import evolve
@@ -45,6 +47,8 @@ __all__ = [
     "resolve",
 ]
 
+#: The same jobs are asked for again and again: of so many, what their ids say is kept (some 20 MB).
+_POLLED: Final = 2**15
 #: Attempts after which the scheduler knows of no job.
 _NOT_SUBMITTED: Final = (sandbox.ATTEMPT_STAGED, sandbox.ATTEMPT_CANCELLED)
 
@@ -56,26 +60,28 @@ def parse_ids(
     parts: dict[JobID, JobParts] = {}
     failures: dict[JobID, Failure] = {}
     for job in ids:
-        try:
-            parsed = parse_id(job)
-            reason = _foreign(host, parsed)
-        except ValueError as error:
-            reason = f"not a job id: {error}"
-        if reason:
-            failures[job] = Failure(FailureCode.NO_SUCH_JOB, reason)
+        read = _read_id(host.name, host.native_id, job)
+        if isinstance(read, str):
+            failures[job] = Failure(FailureCode.NO_SUCH_JOB, read)
         else:
-            parts[job] = parsed
+            parts[job] = read
     return parts, failures
 
 
-def _foreign(host: Host, parts: JobParts) -> str:
-    if parts.resource != host.name:
-        return f"it belongs to the resource {parts.resource!r}, not to {host.name!r}"
+@lru_cache(maxsize=_POLLED)
+def _read_id(name: str, native_id: re.Pattern[str], job: JobID) -> JobParts | str:
+    """Its parts, or why it cannot be this resource's."""
+    try:
+        parts = parse_id(job)
+    except ValueError as error:
+        return f"not a job id: {error}"
+    if parts.resource != name:
+        return f"it belongs to the resource {parts.resource!r}, not to {name!r}"
     if not is_submission(parts.submission):
         return "not a job id: no such submission can have been made"
-    if parts.native is not None and not host.native_id.fullmatch(parts.native):
+    if parts.native is not None and not native_id.fullmatch(parts.native):
         return "not a job id: no such native id can have been given"
-    return ""
+    return parts
 
 
 async def ask_details(
@@ -246,22 +252,24 @@ async def _ask_queue(
         unknown = {part.submission for part in parts.values()}
     else:
         unknown = {line[8:] for line in frames.lines if line.startswith("unknown ")}
-    failures |= {
-        job: Failure(FailureCode.NO_SUCH_JOB, "no such submission is here")
-        for job, part in parts.items()
-        if part.submission in unknown
-    }
-    known = {job: native for job, native in jobs.items() if job not in failures}
-    if not known:
+    if unknown:
+        lost = [job for job, part in parts.items() if part.submission in unknown]
+        failures |= dict.fromkeys(
+            lost, Failure(FailureCode.NO_SUCH_JOB, "no such submission is here")
+        )
+        for job in lost:
+            del jobs[job]
+    if not jobs:
         return {}, {}
-    live, trouble = read_queue(host, list(known.values()), frames, "status", len(commands))
+    live, trouble = read_queue(host, list(jobs.values()), frames, "status", len(commands))
+    if trouble is not None:
+        failures |= dict.fromkeys(jobs, trouble)
+        return {}, {}
     left = {}
     told = {}
-    for job, native in known.items():
+    for job, native in jobs.items():
         details = live.get(native)
-        if trouble is not None:
-            failures[job] = trouble
-        elif details is None:
+        if details is None:
             left[job] = parts[job]
         elif details.status.is_finished:
             left[job], told[job] = parts[job], details
@@ -378,6 +386,7 @@ def _copy_of(part: JobParts) -> tuple[str, int]:
     return part.submission, part.copy
 
 
+@lru_cache(maxsize=_POLLED)
 def native_job(part: JobParts) -> NativeJob:
     assert part.native is not None
     return NativeJob(part.native, part.copy, part.submission, submission_time(part.submission))

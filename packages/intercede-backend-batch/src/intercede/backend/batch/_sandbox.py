@@ -151,7 +151,12 @@ frame say; echo staged
 """
 
 
-_ATTEMPT_STATE = """\
+#: Sets $here to the name of this host. (A process for each thing that the shell knows by itself would be most of what a submit costs.)
+_HERE = "{ read -r here < /proc/sys/kernel/hostname; } 2>/dev/null || here=$(uname -n)"
+
+_ATTEMPT_STATE = (
+    f"here=; {_HERE}\n"
+    + """\
 # attempt_state SUBMISSION: sets $attempt.
 attempt_state() {
   attempt=staged
@@ -167,7 +172,7 @@ attempt_state() {
     [ -z "$(find "$1/attempt" -prune -mmin +1)" ] || attempt=dead
     return 0
   fi
-  [ "$where" = "$(uname -n)" ] || return 0
+  [ "$where" = "$here" ] || return 0
   line=; { read -r line < "/proc/$pid/stat"; } 2>/dev/null
   line=${line##*) }
   set -- "$1" $line
@@ -189,11 +194,13 @@ show_attempt() {
   done
 }
 """
+)
 
 #: Runs in a session of its own, so that it comes to its end whatever becomes of the connection.
-_OWNER = """\
-read -r line < /proc/$$/stat; line=${line##*) }; set -- $line
-echo "$(uname -n) $$ ${20}" > "$a/owner"
+_OWNER = f"""\
+{_HERE}
+read -r line < /proc/$$/stat; line=${{line##*) }}; set -- $line
+echo "$here $$ ${{20}}" > "$a/owner"
 """
 
 
@@ -216,20 +223,19 @@ def attempt(submission: str, commands: Sequence[Command], wait_s: float) -> str:
     program = f"a={submission}/attempt\n{_OWNER}{run}true > $a/done\n"
     return f"""\
 {_ATTEMPT_STATE}
-quick=0
 [ -d {submission} ] || {{ frame say; echo "attempt {submission} gone 0"; frame ended; exit 0; }}
 if mkdir {submission}/attempt 2>/dev/null; then
 {inputs}  setsid sh -c {quote(program)} </dev/null >/dev/null 2>&1 3>&- &
+  # Most schedulers answer within milliseconds.
+  n=0
+  while [ ! -e {submission}/attempt/done ] && [ "$n" -lt 100 ]; do n=$((n + 1)); sleep 0.005; done
 fi
 n=0
 attempt_state {submission}
 while [ "$attempt" = open ] && [ "$n" -lt {int(wait_s * 5)} ]; do
-  # Most schedulers answer within milliseconds.
-  if [ "$n" -eq 0 ] && [ "$quick" -lt 50 ]; then quick=$((quick + 1)); sleep 0.01
-  else n=$((n + 1)); sleep 0.2
-  fi
+  n=$((n + 1)); sleep 0.2
   # A server may end a session that is silent for long.
-  [ $((n % 5)) -ne 0 ] || [ "$n" -eq 0 ] || {{ frame say; echo waiting; }}
+  [ $((n % 5)) -ne 0 ] || {{ frame say; echo waiting; }}
   attempt_state {submission}
 done
 show_attempt {submission}

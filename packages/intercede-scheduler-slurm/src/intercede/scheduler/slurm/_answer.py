@@ -17,7 +17,7 @@ from intercede.core import CommandResult, ResourceError
 
 __all__ = ["Answer", "read_answer"]
 
-_FIRST: Final = re.compile(r"slurm ([0-9a-f.]{8,64})")
+_FIRST: Final = re.compile(r"slurm ([0-9a-f.-]{8,64})")
 
 
 @frozen

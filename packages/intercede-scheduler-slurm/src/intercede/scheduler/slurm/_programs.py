@@ -24,7 +24,7 @@ clean() {
 }
 # Times as seconds since 1970, whatever the zone (seen of squeue and sacct on all four versions).
 ask() { clean LC_ALL=C TZ=UTC SLURM_TIME_FORMAT=%s "$@" </dev/null; }
-nonce=$(od -An -N12 -tx1 /dev/urandom 2>/dev/null | tr -d ' \n')
+nonce=; { read -r nonce < /proc/sys/kernel/random/uuid; } 2>/dev/null
 nonce=${nonce:-$$.$(date +%s)}
 row() { printf '%s' "$nonce"; printf '|%s' "$@"; printf '|%s\n' "$nonce"; }
 printf 'slurm %s\n' "$nonce"
@@ -56,17 +56,26 @@ _KNOWN: Final = r"""
 #: All jobs of the account are asked for in one command, however many there are, and also those that ended lately; what was not asked
 #: for is left out here. An id that is unknown is just not there, where `squeue -j` with this id alone fails. Of a job that is COMPLETING
 #: `%e` is when the payload ended (22.05, 24.11, 26.05; 20.11 was not caught at it). Without `-t` squeue shows suspended jobs too.
+#:
+#: Without `-r` the elements of an array that have not begun and do not differ are one row, `3_[0-4,7%2]`: the same ones that `-r` shows, one
+#: by one (all four versions), in a tenth of the time. squeue would cut that after 64 characters.
+#:
+#: What is asked for comes on standard input, one id per line: of a job, of an array's element, or of an array, which means all of it.
 STATUS: Final = (
     PRELUDE
     + r"""
 {
   cat
   printf '%s\n' "$nonce"
-  ask squeue --me -r -t all -o "$nonce|%i|%j|%T|%r|%V|%S|%e|%N|$nonce"
+  ask SLURM_BITSTR_LEN=0 squeue --me -t all -o "$nonce|%i|%j|%T|%r|%V|%S|%e|%N|$nonce"
   row end squeue $?
-} | awk -F'|' -v n="$nonce" '"""
-    + _KNOWN
-    + r"""  $1 == n && ($2 == "JOBID" || $2 == "end" || $2 in asked)
+} | awk -F'|' -v n="$nonce" '
+  !told && $0 == n { told = 1; next }
+  !told { asked[$0]; sub(/_.*/, ""); arrays[$0]; next }
+  $1 != n { next }
+  $2 == "JOBID" || $2 == "end" || $2 in asked { print; next }
+  { array = $2; sub(/_.*/, "", array) }
+  array in asked || (array in arrays && $2 ~ /\[/)
 '
 """
 )

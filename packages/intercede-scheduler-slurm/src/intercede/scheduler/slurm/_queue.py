@@ -1,13 +1,14 @@
 """The rows of squeue.
 
-They are the same on 20.11, 22.05, 24.11 and 26.05, with one row for each element of an array (`-r`). With `-t all` they tell also of jobs
-that ended within MinJobAge (300 s by default).
+They are the same on 20.11, 22.05, 24.11 and 26.05: one for each job that has begun or differs from the others of its array, and one for all
+of an array that waits, `3_[0-4,7%2]` (with `-r` one for each of those too). With `-t all` they tell also of jobs that ended within MinJobAge
+(300 s by default).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
@@ -18,13 +19,18 @@ from ._answer import Answer, read_answer
 from ._programs import NAME, NATIVE
 from ._states import State, pending_reason, read_state
 
-__all__ = ["asked", "job_details", "read_list", "read_moment", "read_status"]
+__all__ = ["asked", "asked_in_queue", "job_details", "read_list", "read_moment", "read_status"]
 
 _UNREADABLE: Final = JobDetails(JobStatus.UNKNOWN, reason="its row of the queue cannot be read")
 #: Of a job that a signal ended: `RaisedSignal:9(Killed)` (24.11, 26.05).
 _SIGNAL: Final = re.compile(r"RaisedSignal:([0-9]{1,2})\b.*")
 #: The signal under which slurmd tells that it could not even begin (22.05 and later; 20.11 says exit code 1).
 _NOT_BEGUN: Final = 53
+#: The elements of an array that have one row, and how many of them may run at once: `3_[0-4,7%2]`, `3_[0-20:4]`.
+_WAITING: Final = re.compile(r"[1-9][0-9]{0,9}_\[([0-9,:-]+)(?:%[0-9]+)?\]")
+_TASKS: Final = re.compile(r"([0-9]{1,7})(?:-([0-9]{1,7})(?::([1-9][0-9]{0,6}))?)?")
+#: Of an array of which more are asked for, all rows are taken: thousands of ids take longer to look up there than to read here.
+_FEW: Final = 100
 _MARKED: Final = re.compile(r"(.+):([0-9]{1,9})")
 
 
@@ -37,6 +43,17 @@ def asked(jobs: Sequence[NativeJob]) -> bytes:
             submission = job.submission
             lines.append(f":{submission}")
         lines.append(job.id)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def asked_in_queue(jobs: Sequence[NativeJob]) -> bytes:
+    """What `STATUS` reads: ids, one per line; of an array of which many are asked for, its own."""
+    arrays: dict[str, list[str]] = {}
+    for job in jobs:
+        arrays.setdefault(job.id.partition("_")[0], []).append(job.id)
+    lines: list[str] = []
+    for array, ids in arrays.items():
+        lines += ids if len(ids) <= _FEW else [array]
     return "".join(f"{line}\n" for line in lines).encode()
 
 
@@ -57,14 +74,55 @@ def read_status(jobs: Sequence[NativeJob], results: Results) -> dict[NativeJob, 
         ResourceError: It is not the answer of a squeue that came to its end.
     """
     answer = _queue(results)
-    rows = {row[0]: row for row in [*answer.torn, *answer.rows[1:]] if row}
-    found = {}
+    rows: dict[str, list[str]] = {}
+    waiting: dict[str, list[list[str]]] = {}
+    for row in (*answer.torn, *answer.rows[1:]):
+        if row and "[" in row[0]:
+            waiting.setdefault(row[0].partition("_")[0], []).append(row)
+        elif row:
+            rows[row[0]] = row
+    found: dict[NativeJob, JobDetails] = {}
+    others: dict[str, dict[int, NativeJob]] = {}
     for job in jobs:
-        row = rows.get(job.id)
-        if row is None or (len(row) > 1 and row[1] != NAME + job.submission):
-            continue
-        found[job] = _row_details(*row[2:])
+        if (own := rows.get(job.id)) is not None:
+            _take(found, own, (job,))
+        elif waiting:
+            array, _, task = job.id.partition("_")
+            if task and array in waiting:
+                others.setdefault(array, {})[int(task)] = job
+    for array, by_task in others.items():
+        for row in waiting[array]:
+            spans = _spans(row[0])
+            if spans is None:
+                # Which of them it tells of is not known: none is absent.
+                _take(found, row[:2], by_task.values())
+            for span in spans or ():
+                _take(found, row, _within(span, by_task))
     return found
+
+
+def _take(
+    found: dict[NativeJob, JobDetails], row: Sequence[str], jobs: Iterable[NativeJob]
+) -> None:
+    """What a row tells of these jobs, unless it is another's of the same id."""
+    details = _row_details(*row[2:])
+    for job in jobs:
+        if len(row) == 1 or row[1] == NAME + job.submission:
+            found[job] = details
+
+
+def _spans(waiting: str) -> list[range] | None:
+    """The tasks that an array's row tells of; None: it cannot be read."""
+    match = _WAITING.fullmatch(waiting)
+    parts = [_TASKS.fullmatch(part) for part in match[1].split(",")] if match else [None]
+    spans = [range(int(p[1]), int(p[2] or p[1]) + 1, int(p[3] or 1)) for p in parts if p]
+    return spans if len(spans) == len(parts) else None
+
+
+def _within(span: range, by_task: Mapping[int, NativeJob]) -> Iterable[NativeJob]:
+    if len(span) > len(by_task):
+        return (job for task, job in by_task.items() if task in span)
+    return (by_task[task] for task in span if task in by_task)
 
 
 @lru_cache(maxsize=1024)  # most elements of an array have these in common

@@ -72,7 +72,7 @@ class SlurmScheduler:
 
     def status_commands(self, jobs: Sequence[NativeJob]) -> Sequence[Command]:
         """Ask squeue for the account's jobs, and pick ours out of them there."""
-        return (_command(STATUS, stdin=_queue.asked(jobs)),)
+        return (_command(STATUS, stdin=_queue.asked_in_queue(jobs)),)
 
     def parse_status(
         self, jobs: Sequence[NativeJob], results: Results

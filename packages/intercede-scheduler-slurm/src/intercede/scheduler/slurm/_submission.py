@@ -56,7 +56,9 @@ _PROGRAM: Final = (
     + r"""
 limit=$1 chunks=$2 name=$3 mark=$4
 shift 4
-script=$(cat)
+script=
+while IFS= read -r line; do script="$script$line
+"; done
 look_up() {
   tries=0 found=
   while [ "$tries" -lt 12 ]; do
@@ -90,22 +92,42 @@ for chunk in $chunks; do
       tasks=0-$((room - 1))
     fi
   fi
+  # Line by line and by the shell itself: a process for each question would take longer than sbatch.
   answer=$(
     {
       {
-        printf '%s\n' "$script" | sed "s/^first=0$/first=$first/" |
+        printf '%s' "${script%%first=0*}first=$first${script#*first=0}" |
           clean ${TZ:+TZ="$TZ"} ${INTERCEDE_LOCALE:+LANG="$INTERCEDE_LOCALE"} \
             sbatch --parsable --job-name="$name" --comment="$mark:$first" ${tasks:+--array="$tasks"} "$@"
         echo "code $?"
-      } 2>&1 >&5 | sed 's/^/said /'
+      } 2>&1 >&5 | while IFS= read -r line || [ -n "$line" ]; do printf 'said %s\n' "$line"; done
     } 5>&1
   )
-  code=$(printf '%s\n' "$answer" | sed -n 's/^code //p')
-  # A site's own sbatch may greet: of what it prints, the one line that is an id counts.
-  job=$(printf '%s\n' "$answer" | grep '^[1-9][0-9]*\(;[A-Za-z0-9._-]*\)\{0,1\}$')
-  [ "$(printf '%s\n' "$job" | wc -l)" -eq 1 ] || job=
+  code= job= ids=0 said=
+  set -f
+  IFS='
+'
+  for line in $answer; do
+    case $line in
+      'said '*)
+        said="$said$nonce|said|${line#said }|$nonce
+"
+        ;;
+      'code '*) code=${line#code };;
+      *)
+        # A site's own sbatch may greet: of what it prints, the one line that is an id counts.
+        id=${line%%";"*}
+        case $id in ''|0*|*[!0-9]*) continue;; esac
+        case ${line#"$id"} in *[!A-Za-z0-9._";"-]*|";"*";"*) continue;; esac
+        job=$line ids=$((ids + 1))
+        ;;
+    esac
+  done
+  unset IFS
+  set +f
+  [ "$ids" -eq 1 ] || job=
   row chunk "$first" "$tasks" "$code" "$job"
-  printf '%s\n' "$answer" | sed -n "s/^said \(.*\)/$nonce|said|\1|$nonce/p"
+  printf '%s' "$said"
   found=
   if [ "$code" = 0 ] && [ -n "$job" ]; then
     [ -z "$cut" ] || break
