@@ -184,6 +184,8 @@ def as_utc(moment: datetime) -> datetime:
         raise TypeError(f"expected a datetime, not {type(moment).__name__}")
     if moment.tzinfo is None:
         raise ValueError("a datetime without a time zone names no moment; give it UTC")
+    if moment.tzinfo is UTC:
+        return moment
     try:
         return moment.astimezone(UTC)
     except OverflowError:
