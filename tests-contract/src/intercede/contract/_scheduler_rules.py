@@ -258,7 +258,7 @@ class SchedulerRules(Gathered):
                 self._each_is_named(commands, jobs)
 
     def _each_is_named(self, commands: Sequence[Command], jobs: Sequence[NativeJob]) -> None:
-        """Every job is in some command, by its id, its array's (`3` of `3_7`) or as a line "submission copy" of its input, and none has too many."""
+        """Every job is in some command, by its id, its array's (`3` of `3_7`) or as a line "submission copy" of its input; none has too many."""
         said = [
             {*re.split(r"[\s,]+", " ".join(command.argv)), *command.stdin.decode().splitlines()}
             for command in commands

@@ -370,15 +370,17 @@ class FileSink:
 
     # What may be called when
 
-    def _expect_between_members(self) -> None:
+    def _expect_open(self) -> None:
         if self._state is not _State.OPEN:
             raise RuntimeError(f"the sink is {self._state.value}")
+
+    def _expect_between_members(self) -> None:
+        self._expect_open()
         if self._member is not None:
             raise RuntimeError(f"member {self._member!r} has not ended")
 
     def _expect_within_member(self) -> None:
-        if self._state is not _State.OPEN:
-            raise RuntimeError(f"the sink is {self._state.value}")
+        self._expect_open()
         if self._member is None:
             raise RuntimeError("no member has begun")
 

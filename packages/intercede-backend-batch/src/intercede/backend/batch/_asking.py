@@ -101,7 +101,7 @@ async def ask_details(
     nothing = JobDetails(JobStatus.UNKNOWN)
     return (
         {job: found.get(job, nothing) for job in asked},
-        {job: failures[job] for job in asked if job in failures} if failures else {},
+        {job: failures[job] for job in asked if job in failures},
     )
 
 

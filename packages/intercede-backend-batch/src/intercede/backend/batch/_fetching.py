@@ -52,10 +52,6 @@ _PREFACE_MAX = 64 * 2**20
 _WORDS_MAX = 2**20
 #: Where a job's payload runs.
 _WORK = "work/"
-#: What makes a pattern of a name.
-_GLOB = frozenset("*?[]\\")
-#: No member's name begins so.
-_NOTHING = "\0"
 _MEMBER = re.compile(r"([^/]+/[0-9]+)/(.*)", re.DOTALL)
 #: What tar says of a file, with --quoting-style=escape.
 _TAR_WORDS = re.compile(r"tar: ([^/ ]+/[0-9]+)/(.*)")
@@ -104,8 +100,7 @@ class Fetching:
         #: By job, why not all of it could be read.
         self._unread: dict[str, str] = {}
         self._job: str | None = None
-        #: What the names of the job's members begin with, and which of them the specification calls otherwise.
-        self._within = _NOTHING
+        #: Which of the job's members the specification calls otherwise.
         self._renamed: Mapping[str, str] = {}
         self._sink: FileSink | None = None
         self._names: set[str] = set()
@@ -211,15 +206,16 @@ class Fetching:
 
     def _begin(self, member: TarMember) -> None:
         self._in_file = False
-        path = member.name.removeprefix("./")
-        if path.startswith(self._within):
-            name = path[len(self._within) :]
-        else:
-            job, name = self._split(path)
-            if job not in self.preface.ready or job in self.outputs:
-                return
-            if job != self._job:
-                self._begin_job(job)
+        submission, _, rest = member.name.removeprefix("./").partition("/")
+        copy, _, name = rest.partition("/")
+        job = f"{submission}/{copy}"
+        if job not in self.preface.ready or job in self.outputs:
+            return
+        if job != self._job:
+            self._drop(Failure(FailureCode.NOT_NOW, "the stream went on before it was complete"))
+            self._job = job
+            self._names.clear()
+            self._renamed = _renamed(self._spec(job))
         if not name:
             if member.kind is TarKind.DIRECTORY:
                 self._commit()
@@ -230,24 +226,10 @@ class Fetching:
         self._names.add(name)
         try:
             if self._sink is None:
-                assert self._job is not None
-                self._sink = FileSink(self._dest, self._job, self._limits)
+                self._sink = FileSink(self._dest, job, self._limits)
             self._take(self._sink, member, self._renamed.get(name, name))
         except (InterCEdeError, OSError) as error:
             self._fail(error)
-
-    def _split(self, path: str) -> tuple[str, str]:
-        """The job, and the name in it: "" is the job's directory itself."""
-        submission, _, rest = path.partition("/")
-        copy, _, name = rest.partition("/")
-        return f"{submission}/{copy}", name
-
-    def _begin_job(self, job: str) -> None:
-        self._drop(Failure(FailureCode.NOT_NOW, "the stream went on before it was complete"))
-        self._job, self._within = job, f"{job}/"
-        self._names.clear()
-        spec = self._spec(job)
-        self._renamed = {} if spec is None else _renamed(spec)
 
     def _spec(self, job: str) -> SubmissionSpec | None:
         return self.preface.specs.get(job.partition("/")[0])
@@ -293,11 +275,11 @@ class Fetching:
             self._fail(error)
             return
         self.outputs[self._job] = self._output(self._job, committed)
-        self._sink, self._within = None, _NOTHING
+        self._sink = None
 
     def _output(self, job: str, committed: CommittedOutput) -> JobOutput:
         files = {
-            name[len(_WORK) :]: path
+            name.removeprefix(_WORK): path
             for name, path in committed.files.items()
             if name.startswith(_WORK)
         }
@@ -335,7 +317,6 @@ class Fetching:
     def _drop(self, failure: Failure) -> None:
         """Leave nothing of the job that is being received."""
         self._in_file = False
-        self._within = _NOTHING
         if self._sink is not None:
             self._sink.discard()
             self._sink = None
@@ -361,8 +342,10 @@ def _parse_preface(text: str) -> Preface:
     )
 
 
-def _renamed(spec: SubmissionSpec) -> Mapping[str, str]:
+def _renamed(spec: SubmissionSpec | None) -> Mapping[str, str]:
     """The names of stdout and stderr, where the specification gives them others."""
+    if spec is None:
+        return {}
     names = {"stdout": spec.stdout, "stderr": spec.stderr}
     return {name: wanted for name, wanted in names.items() if wanted}
 
@@ -374,8 +357,7 @@ def missing_members(spec: SubmissionSpec, names: Set[str]) -> tuple[str, ...]:
     return tuple(
         member.pattern
         for member in spec.outputs.members
-        if not (member.pattern in names and _GLOB.isdisjoint(member.pattern))
-        and not any(_matches(name, member.pattern) for name in names)
+        if not any(_matches(name, member.pattern) for name in names)
     )
 
 

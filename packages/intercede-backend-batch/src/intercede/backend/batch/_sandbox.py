@@ -155,7 +155,7 @@ frame say; echo staged
 _HERE = "{ read -r here < /proc/sys/kernel/hostname; } 2>/dev/null || here=$(uname -n)"
 
 _ATTEMPT_STATE = (
-    f"here=; {_HERE}\n"
+    f"{_HERE}\n"
     + """\
 # attempt_state SUBMISSION: sets $attempt.
 attempt_state() {

@@ -165,44 +165,55 @@ async def tar_stream(
         SpecRefused: A source changed, or can no longer be read.
     """
     header, padding = (tar_header, tar_padding) if tarred else (_no_header, _no_padding)
-    pieces: list[bytes] = []
-    size = 0
-
-    def add(name: str, content: bytes, mode: int) -> None:
-        nonlocal size
-        head = header(name, len(content), mode=mode)
-        pieces.extend((head, content, padding(len(content))))
-        size += len(head) + len(content)
-
-    def taken() -> bytes:
-        nonlocal size
-        joined = b"".join(pieces)
-        pieces.clear()
-        size = 0
-        return joined
-
+    pieces = _Pieces()
     for name in directories:
-        pieces.append(header(f"inputs/{name}", 0, mode=0o700, kind=TarKind.DIRECTORY))
+        pieces.add(header(f"inputs/{name}", 0, mode=0o700, kind=TarKind.DIRECTORY))
     for name, (content, mode) in generated.items():
-        add(name, content, mode)
-        if size > _CHUNK:
-            yield taken()
+        pieces.add(header(name, len(content), mode=mode), content, padding(len(content)))
+        if pieces.size > _CHUNK:
+            yield pieces.taken()
     for several in _by_turns(sources):
         source = several[0]
         if source.size > _CHUNK:
-            pieces.append(header(f"inputs/{source.name}", source.size, mode=source.mode))
-            yield taken()
+            pieces.add(header(f"inputs/{source.name}", source.size, mode=source.mode))
+            yield pieces.taken()
             async for chunk in _read_large(source):
                 yield chunk
-            pieces.append(padding(source.size))
+            pieces.add(padding(source.size))
             continue
         contents = await anyio.to_thread.run_sync(_read_whole, several)
         for source, content in zip(several, contents, strict=True):
-            add(f"inputs/{source.name}", content, source.mode)
-        if size > _CHUNK:
-            yield taken()
-    add("complete", _end_content(end_mark), 0o600)
-    yield taken() + (TAR_END if tarred else b"")
+            head = header(f"inputs/{source.name}", source.size, mode=source.mode)
+            pieces.add(head, content, padding(source.size))
+        if pieces.size > _CHUNK:
+            yield pieces.taken()
+    last = _end_content(end_mark)
+    pieces.add(header("complete", len(last), mode=0o600), last, padding(len(last)))
+    yield pieces.taken() + (TAR_END if tarred else b"")
+
+
+class _Pieces:
+    """Bytes that are handed on together, put together once.
+
+    Attributes:
+        size: How many they are.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self.size = 0
+
+    def add(self, *pieces: bytes) -> None:
+        """Put them behind what is there."""
+        self._pieces += pieces
+        self.size += sum(map(len, pieces))
+
+    def taken(self) -> bytes:
+        """All of it; nothing stays."""
+        joined = b"".join(self._pieces)
+        self._pieces.clear()
+        self.size = 0
+        return joined
 
 
 def plain_unpack(

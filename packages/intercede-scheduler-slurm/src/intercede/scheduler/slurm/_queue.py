@@ -49,8 +49,8 @@ def asked(jobs: Sequence[NativeJob]) -> bytes:
 def asked_in_queue(jobs: Sequence[NativeJob]) -> bytes:
     """What `STATUS` reads: ids, one per line; of an array of which many are asked for, its own."""
     arrays: dict[str, list[str]] = {}
-    for native in [job.id for job in jobs]:
-        arrays.setdefault(native.partition("_")[0], []).append(native)
+    for job in jobs:
+        arrays.setdefault(job.id.partition("_")[0], []).append(job.id)
     lines: list[str] = []
     for array, ids in arrays.items():
         lines += ids if len(ids) <= _FEW else [array]
@@ -106,10 +106,9 @@ def _take(
 ) -> None:
     """What a row tells of these jobs, unless it is another's of the same id."""
     details = _row_details(*row[2:])
-    # Without a name the row is torn, and whose it is not known.
-    submission = row[1].removeprefix(NAME) if len(row) > 1 and row[1].startswith(NAME) else ""
     for job in jobs:
-        if len(row) == 1 or job.submission == submission:
+        # Without a name the row is torn, and whose it is not known.
+        if len(row) == 1 or row[1] == NAME + job.submission:
             found[job] = details
 
 
