@@ -415,6 +415,7 @@ def found(first: int = 0, job: int = 12) -> str:
         "echo hello; echo 'a|b'",
         "echo 12; echo 13",
         "echo 'code 0'; exit 1",
+        "echo 'code 0'; echo 99; exit 1",
         'echo "sbatch: error: something new" >&2; exit 1',
     ],
 )
