@@ -32,6 +32,11 @@ def limited(request: pytest.FixtureRequest) -> Iterator[Sshd]:
         yield sshd
 
 
+def own_nap(number: int) -> str:
+    """How long a `sleep` takes that can be told from those of tests that run beside this one."""
+    return f"97.{number}{os.getpid():010}"
+
+
 def running(marker: str) -> int:
     found = 0
     for entry in Path("/proc").iterdir():
@@ -81,17 +86,18 @@ async def test_a_hundred_cancelled_commands_leave_nothing(limited: Sshd, opened:
     await transport.run(Command(["true"]))
     await asyncio.sleep(0.2)
     before = descriptors()
-    text = "trap '' TERM; sleep 97.101 & sleep 97.101; sleep 97.101"
+    nap = own_nap(101)
+    text = f"trap '' TERM; sleep {nap} & sleep {nap}; sleep {nap}"
     tasks = [
         asyncio.ensure_future(transport.run(Command(["sh", "-c", text], timeout_s=60)))
         for _ in range(100)
     ]
-    await there("97.101")
+    await there(nap)
     for task in tasks:
         task.cancel()
     ended = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(one, asyncio.CancelledError) for one in ended)
-    assert await gone("97.101")
+    assert await gone(nap)
     assert (await transport.run(Command(["echo", "well"]))).stdout == b"well\n"
     await asyncio.sleep(0.2)
     assert descriptors() <= before
@@ -103,14 +109,15 @@ async def test_a_task_that_asyncio_cancels_at_any_moment_leaves_nothing(
 ) -> None:
     transport = opened(limited)
     await transport.run(Command(["true"]))
-    command = Command(["sh", "-c", "sleep 97.102 & cat; wait"], stdin=b"x" * 200_000)
+    nap = own_nap(102)
+    command = Command(["sh", "-c", f"sleep {nap} & cat; wait"], stdin=b"x" * 200_000)
     for steps in range(25):
         task = asyncio.ensure_future(transport.run(command))
         await asyncio.sleep(steps * 0.002)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(asyncio.shield(task), 20)
-    assert await gone("97.102")
+    assert await gone(nap)
     assert (await transport.run(Command(["echo", "well"]))).stdout == b"well\n"
     assert len(asyncio.all_tasks()) == 1
 
@@ -124,9 +131,9 @@ async def test_a_command_that_is_cancelled_while_its_login_profile_runs_does_not
         transport = opened(sshd)
         await transport.run(Command(["true"]))
         with anyio.move_on_after(0.2):
-            await transport.run(Command(["sleep", "97.103"]))
+            await transport.run(Command(["sleep", own_nap(103)]))
         await asyncio.sleep(1)
-        assert not running("97.103")
+        assert not running(own_nap(103))
 
 
 async def test_the_cancelled_first_of_several_does_not_fail_the_others_connection(
@@ -199,8 +206,8 @@ async def test_a_connection_that_was_cut_is_made_again_at_the_next_use(
     sshd: Sshd, opened: Opened
 ) -> None:
     transport = opened(sshd)
-    hung = asyncio.ensure_future(transport.run(Command(["sleep", "97.104"])))
-    await there("97.104")
+    hung = asyncio.ensure_future(transport.run(Command(["sleep", own_nap(104)])))
+    await there(own_nap(104))
     sshd.cut()
     with pytest.raises(ConnectionLost) as caught:
         await hung
@@ -223,8 +230,8 @@ async def test_an_sshd_that_is_restarted_is_waited_for(opened: Opened) -> None:
 async def test_a_host_that_freezes_is_noticed_by_its_silence(opened: Opened) -> None:
     with Sshd() as sshd:
         transport = opened(sshd, keepalive_s=1.0, connect_timeout_s=1.0)
-        hung = asyncio.ensure_future(transport.run(Command(["sleep", "97.105"])))
-        await there("97.105")
+        hung = asyncio.ensure_future(transport.run(Command(["sleep", own_nap(105)])))
+        await there(own_nap(105))
         sshd.freeze()
         begun = time.monotonic()
         with pytest.raises(ConnectionLost) as caught:
@@ -243,8 +250,8 @@ async def test_a_time_out_at_a_host_that_freezes_comes_in_time_and_the_command_i
 ) -> None:
     with Sshd() as sshd:
         transport = opened(sshd, connect_timeout_s=1.0)
-        hung = asyncio.ensure_future(transport.run(Command(["sleep", "97.106"], timeout_s=3)))
-        await there("97.106")
+        hung = asyncio.ensure_future(transport.run(Command(["sleep", own_nap(106)], timeout_s=3)))
+        await there(own_nap(106))
         sshd.freeze()
         begun = time.monotonic()
         with pytest.raises(OperationTimeout):
@@ -252,15 +259,15 @@ async def test_a_time_out_at_a_host_that_freezes_comes_in_time_and_the_command_i
         assert time.monotonic() - begun < 9
         sshd.thaw()
         assert (await transport.run(Command(["echo", "well"]))).stdout == b"well\n"
-        assert await gone("97.106")
+        assert await gone(own_nap(106))
 
 
 async def test_closing_is_bounded_in_time_also_if_the_host_is_frozen(opened: Opened) -> None:
     with Sshd() as sshd:
         transport = opened(sshd)
         await transport.run(Command(["true"]))
-        hung = asyncio.ensure_future(transport.run(Command(["sleep", "97.107"])))
-        await there("97.107")
+        hung = asyncio.ensure_future(transport.run(Command(["sleep", own_nap(107)])))
+        await there(own_nap(107))
         sshd.freeze()
         begun = time.monotonic()
         await transport.aclose()
@@ -308,11 +315,11 @@ async def test_a_source_of_input_that_fails_ends_the_command_with_its_error(
 
     with pytest.raises(ValueError, match="the source is broken"):
         async with transport.stream(
-            Command(["sh", "-c", "cat; sleep 97.108"]), chunks()
+            Command(["sh", "-c", f"cat; sleep {own_nap(108)}"]), chunks()
         ) as process:
             async for _ in process.stdout:
                 pass
-    assert await gone("97.108")
+    assert await gone(own_nap(108))
 
 
 async def test_after_close_it_says_so(transport: Transport, tmp_path: Path) -> None:
