@@ -154,6 +154,32 @@ def test_jobs_that_are_mixed_up_are_not_believed(tmp_path: Path) -> None:
     assert not debris(tmp_path)
 
 
+def test_jobs_may_have_files_of_the_same_names(tmp_path: Path) -> None:
+    members = [file("s/0/work/a", b"1"), end_of("s/0"), file("s/1/work/a", b"2"), end_of("s/1")]
+    outputs = receive(READY + archive(*members) + finish(), tmp_path).outputs
+    assert outputs["s/0"].files["a"].read_bytes() == b"1"
+    assert outputs["s/1"].files["a"].read_bytes() == b"2"
+
+
+def test_what_comes_of_a_job_that_is_complete_is_left_out(tmp_path: Path) -> None:
+    members = [file("s/0/work/a", b"1"), end_of("s/0"), file("s/0/work/b", b"2"), end_of("s/0")]
+    output = receive(READY + archive(*members) + finish(), tmp_path).outputs["s/0"]
+    assert set(output.files) == {"a"}
+    assert sorted(path.name for path in (tmp_path / "s/0/work").iterdir()) == ["a"]
+    assert not debris(tmp_path)
+
+
+def test_a_job_that_has_failed_stays_so_whatever_else_comes_of_it(tmp_path: Path) -> None:
+    members = [file(f"s/0/work/{name}", bytes(10)) for name in "abc"]
+    fetching = Fetching(NONCE, tmp_path, Limits(max_bytes=19), TarReader())
+    fetching.feed(READY + archive(*members, end_of("s/0")) + finish())
+    fetching.finish()
+    failure = fetching.outputs["s/0"].failure
+    assert failure is not None
+    assert failure.code is FailureCode.LIMIT
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_tar_could_not_read_fails_that_job(tmp_path: Path) -> None:
     words = (
         "tar: s/1/work/a: Cannot open: Permission denied\ntar: Exiting with failure status\ncode 2"
@@ -230,6 +256,9 @@ def test_a_stream_with_bytes_changed_never_raises_and_leaves_no_debris(
         ("??", "é", True),
         ("?", "é", False),
         ("*", "\udcff", True),
+        ("d/a", "d/a", True),
+        ("d/a", "a", False),
+        ("a\\b", "a\\b", True),
     ],
 )
 def test_what_is_missing_is_told_as_the_host_matches(

@@ -3,10 +3,12 @@
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -372,14 +374,37 @@ def _open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_a_sink_holds_two_descriptors_until_its_commit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [FileSink.commit, FileSink.discard])
+def test_a_sink_closes_nothing_but_what_it_has_opened(
+    tmp_path: Path, end: Callable[[FileSink], object]
+) -> None:
+    sink = FileSink(tmp_path, "sub/0")
+    put(sink, "a")
+    sink.put("b", b"1")
+    others = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+    end(sink)
+    sink.discard()
+    for other in others:
+        os.close(other)
+
+
+def test_the_directories_above_a_result_are_as_the_umask_has_them(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        place = fetch(tmp_path, b"1", "sub/0")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(place.parent.stat().st_mode) == 0o750
+
+
+def test_a_sink_holds_one_descriptor_until_its_commit(tmp_path: Path) -> None:
     before = _open_descriptors()
     sinks = [FileSink(tmp_path, f"sub/{number}") for number in range(50)]
     assert _open_descriptors() == before
     for sink in sinks:
         for name in ("d/a", "d/b", "e/f/c", "g", "d/h"):
             put(sink, name)
-    assert _open_descriptors() == before + 100
+    assert _open_descriptors() == before + 50
     for sink in sinks[:25]:
         sink.commit()
     for sink in sinks[25:]:

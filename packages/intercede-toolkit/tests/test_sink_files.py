@@ -123,6 +123,7 @@ def test_a_member_beside_another_is_taken_or_refused_as_one_alone(
         (".", "empty"),
         ("./", "empty"),
         ("/etc/passwd", "absolute"),
+        ("/x", "absolute"),
         ("//x", "absolute"),
         ("..", "'..'"),
         ("../x", "'..'"),
@@ -311,6 +312,22 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def test_names_as_deep_and_as_long_as_can_be_are_kept(tmp_path: Path) -> None:
+    deepest = "/".join("d" * 100)
+    with FileSink(tmp_path, PLACE) as sink:
+        place = sink.commit().path
+    # PATH_MAX counts the NUL byte.
+    room = 4095 - len(f"{place}/")
+    longest = "/".join("n" * 199 for _ in range(room // 200 + 1))[: room - 1] + "e"
+    with FileSink(tmp_path, PLACE) as sink:
+        for name in (deepest, longest, f"{longest}e"):
+            put(sink, name)
+        output = sink.commit()
+    assert list(output.files) == [deepest, longest]
+    assert output.files[longest].read_bytes() == b"x"
+    assert "path is longer" in output.refused[f"{longest}e"]
 
 
 def test_what_is_exactly_within_the_limits_is_kept(tmp_path: Path) -> None:

@@ -226,6 +226,27 @@ def test_an_empty_sparse_header_ends_its_member() -> None:
         assert reader.ended
 
 
+def test_data_that_look_like_a_header_are_data_wherever_the_header_is_cut() -> None:
+    # What follows the cut begins with the blanks of a header, so that these data would make another one of it.
+    forged = tarfile.TarInfo("").tobuf(tarfile.GNU_FORMAT)
+    assert forged[:100] == bytes(100)
+    data = forged[100:]
+    stream = tar_header("a", len(data), mode=0o600) + data + tar_padding(len(data)) + TAR_END
+    assert stream[412:512] == bytes(100)
+    for cut in range(1, 512):
+        reader = TarReader()
+        events = [*reader.feed(stream[:cut]), *reader.feed(stream[cut:])]
+        assert [event.name for event in events if isinstance(event, TarMember)] == ["a"]
+        assert reader.ended
+
+
+def test_a_global_name_holds_for_each_plain_member_that_follows() -> None:
+    everywhere = tarfile.TarInfo.create_pax_global_header({"path": "b"})
+    stream = everywhere + tar_header("a", 0, mode=0o600) * 2 + TAR_END
+    members, _, _ = read(stream)
+    assert [name for name, *_ in members] == ["b", "b"]
+
+
 def test_global_pax_headers_hold_for_all_that_follow_and_the_members_own_come_first() -> None:
     own = tarfile.TarInfo("given")
     own.type = tarfile.SYMTYPE

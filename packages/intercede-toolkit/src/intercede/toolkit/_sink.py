@@ -1,8 +1,9 @@
 """One job's files, written from a source that nobody trusts.
 
 Everything goes into a private directory beneath `dest` and appears under its own name in one rename, so that a result is there whole or
-not at all (F1, F3). Every directory on the way is opened without following links, every file is made anew, and no link is ever made: what
-leaves the directory by its name or by its target is refused, that member alone (F4). Nothing is kept in memory but the names (F7).
+not at all (F1, F3). Every directory on the way there is opened without following links, everything in it is made anew, and no link is ever
+made: what leaves the directory by its name or by its target is refused, that member alone (F4). Nothing is kept in memory but the names
+(F7).
 
 Synchronous: call it in a thread. One thread at a time.
 """
@@ -18,12 +19,12 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from attrs import field, frozen
 
@@ -43,6 +44,9 @@ _RENAME_ATTEMPTS: Final = 100
 _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: What stands between slashes and means nothing.
+_NO_NAMES: Final = (b"", b".")
 
 #: How a file system says that it cannot hold a name beside those of the same job: some do not tell upper from lower case, some
 #: take fewer bytes or not all of them.
@@ -125,13 +129,13 @@ class _State(Enum):
     DISCARDED = "discarded"
 
 
-#: A name that was checked: its components, as bytes, so that the encoding of file names has no say.
-_Name = tuple[bytes, ...]
+#: A name that was checked: its components with one "/" between them, as bytes, so that the encoding of file names has no say. The
+#: job's directory itself is b"".
+_Name = bytes
 
 
-class _Received(NamedTuple):  # made faster than a class of attrs', and there are thousands
-    size: int
-    executable: bool
+#: A file's size, and whether it is executable.
+_Received = tuple[int, bool]
 
 
 @frozen
@@ -155,7 +159,7 @@ class FileSink:
 
     Files have mode 0600, or 0700 where executable; directories 0700. Directories without a file in them do not appear.
 
-    Between members it holds two descriptors: of its own directory, and of that which the last one went into.
+    Between members it holds one descriptor, of its own directory.
 
     Args:
         dest: Made if absent.
@@ -177,10 +181,10 @@ class FileSink:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         try:
-            self._place = _check_name(place)
+            self._place = _check_name(_encoded(place))
         except _Unsafe as error:
             raise ValueError(f"place {place!r}: {error}") from None
-        self._path = dest / os.fsdecode(b"/".join(self._place))
+        self._given = dest
         self._limits = limits or Limits()
         self._clock = clock
         self._started = clock()
@@ -188,7 +192,8 @@ class FileSink:
         self._output: CommittedOutput | None = None
 
         self._files: dict[_Name, _Received] = {}
-        self._directories: set[_Name] = {()}
+        #: Those that were made.
+        self._directories: set[_Name] = {b""}
         self._links: dict[_Name, _Link] = {}
         self._refused: dict[str, str] = {}
         self._bytes = 0
@@ -197,15 +202,12 @@ class FileSink:
         self._member: str | None = None
         self._missing = 0
         self._descriptor: int | None = None
-        #: The private directory, and that of the last member, open: most files lie beside the one before.
+        #: The private directory, open.
         self._root: int | None = None
-        self._parent: tuple[_Name, int] | None = None
-        #: The directory of the last file, as the source wrote it, and its name.
-        self._beside: tuple[str | None, _Name] = None, ()
 
         # A later chdir must not move it.
         self._dest = os.fsencode(dest.absolute())
-        self._room = _PATH_MAX - len(b"/".join((self._dest, *self._place, b"\0")))
+        self._room = _PATH_MAX - len(b"/".join((self._dest, self._place, b"\0")))
         self._private = self._dest + b"/" + _private_name()
         try:
             os.mkdir(self._private, 0o700)  # noqa: PTH102 - bytes
@@ -233,10 +235,12 @@ class FileSink:
         """
         self._expect_between_members()
         self._state = _State.FAILED
-        self._descriptor = self._open_new(name, len(data), executable)
-        if self._descriptor is not None:
-            _write_all(self._descriptor, data)
-            self._close()
+        self._descriptor = descriptor = self._open_new(name, len(data), executable)
+        if descriptor is not None:
+            if data:
+                _write_all(descriptor, data)
+            self._descriptor = None
+            os.close(descriptor)
         self._state = _State.OPEN
 
     def begin(self, name: str, size: int, executable: bool = False) -> None:
@@ -348,12 +352,12 @@ class FileSink:
         for name, link in self._links.items():
             self._copy_link(name, link)
         self._check_time()
-        self._close_directories()
+        self._close_root()
         self._put_in_place()
         self._state = _State.COMMITTED
-        joined = [b"/".join(name) for name in self._files]
-        files = {_text(name): self._path / os.fsdecode(name) for name in joined}
-        self._output = CommittedOutput(self._path, files, dict(self._refused))
+        path = self._given / os.fsdecode(self._place)
+        files = {_text(name): path / os.fsdecode(name) for name in self._files}
+        self._output = CommittedOutput(path, files, dict(self._refused))
         return self._output
 
     def discard(self) -> None:
@@ -365,22 +369,20 @@ class FileSink:
             OSError
         ):  # such as a full disk, told late; the descriptor is closed all the same
             self._close()
-        self._close_directories()
+        self._close_root()
         _remove(self._private)
 
     # What may be called when
 
-    def _expect_open(self) -> None:
+    def _expect_between_members(self) -> None:
         if self._state is not _State.OPEN:
             raise RuntimeError(f"the sink is {self._state.value}")
-
-    def _expect_between_members(self) -> None:
-        self._expect_open()
         if self._member is not None:
             raise RuntimeError(f"member {self._member!r} has not ended")
 
     def _expect_within_member(self) -> None:
-        self._expect_open()
+        if self._state is not _State.OPEN:
+            raise RuntimeError(f"the sink is {self._state.value}")
         if self._member is None:
             raise RuntimeError("no member has begun")
 
@@ -405,22 +407,21 @@ class FileSink:
 
     def _check_new(self, text: str) -> _Name:
         """The name, unless something of this job stands in its way."""
-        folder, _, last = text.rpartition("/")
-        name: _Name
-        if folder == self._beside[0] and last not in ("", "."):
-            # It lies beside the last file, as most do, whose directory was checked and made.
-            name = *self._beside[1], _check_part(last)
+        name = _encoded(text)
+        folder, slash, last = name.rpartition(b"/")
+        if folder in self._directories and last not in _NO_NAMES and (folder or not slash):
+            # Its directory was checked and made for another file, as most are.
+            _check_part(last)
         else:
-            name = _check_name(text)
-            for depth in range(1, len(name)):
-                if name[:depth] in self._files or name[:depth] in self._links:
+            name = _check_name(name)
+            for above in _directories_of(name):
+                if above in self._files or above in self._links:
                     raise _Unsafe("a part of its path is a file")
         if name in self._files or name in self._links:
             raise _Unsafe("a member of this name came before; the first was kept")
         if name in self._directories:
             raise _Unsafe("there is a directory of this name")
-        # A character is at most four bytes.
-        if 4 * len(text) > self._room and len(b"/".join(name)) > self._room:
+        if len(name) > self._room:
             raise _Unsafe("its path is longer than the file system's limit")
         return name
 
@@ -439,16 +440,20 @@ class FileSink:
         except _Unsafe as error:
             self._leave_out(name, str(error))
             return None
-        self._files[checked] = _Received(size, executable)
-        if checked[:-1] != self._beside[1]:
-            self._beside = name.rpartition("/")[0], checked[:-1]
+        self._files[checked] = size, executable
         return descriptor
 
     def _create(self, name: _Name, executable: bool) -> int:
-        """A new file, open for writing."""
+        """A new file, open for writing, and the directories it lies in.
+
+        They are in the private directory, where nobody puts links.
+        """
+        if self._root is None:
+            self._root = os.open(self._private, _OPEN_DIRECTORY)
         try:
-            mode = 0o700 if executable else 0o600
-            return os.open(name[-1], _CREATE_FILE, mode, dir_fd=self._open_parent(name))
+            if name.rpartition(b"/")[0] not in self._directories:
+                self._make_directories(name)
+            return os.open(name, _CREATE_FILE, 0o700 if executable else 0o600, dir_fd=self._root)
         except OSError as error:
             if error.errno not in _CANNOT_HOLD:
                 raise
@@ -456,35 +461,15 @@ class FileSink:
                 f"the file system cannot hold it beside the others: {error.strerror}"
             ) from None
 
-    def _open_parent(self, name: _Name) -> int:
-        """The directory that holds the name, made if absent, reached without following a link. It stays open until another is."""
-        if self._root is None:
-            self._root = os.open(self._private, _OPEN_DIRECTORY)
-        wanted = name[:-1]
-        if not wanted:
-            return self._root
-        if self._parent is not None and self._parent[0] == wanted:
-            return self._parent[1]
-        self._close_parent()
-        descriptor = self._root
-        for depth in range(1, len(name)):
-            folder = name[:depth]
-            beneath = _open_beneath(
-                descriptor, folder[-1], 0o700, absent=folder not in self._directories
-            )
-            self._directories.add(folder)
-            self._close_parent()
-            self._parent = folder, beneath
-            descriptor = beneath
-        return descriptor
+    def _make_directories(self, name: _Name) -> None:
+        for folder in _directories_of(name):
+            if folder not in self._directories:
+                # One of two names that the file system takes for the same is there already.
+                with suppress(FileExistsError):
+                    os.mkdir(folder, 0o700, dir_fd=self._root)
+                self._directories.add(folder)
 
-    def _close_parent(self) -> None:
-        if self._parent is not None:
-            (_, descriptor), self._parent = self._parent, None
-            os.close(descriptor)
-
-    def _close_directories(self) -> None:
-        self._close_parent()
+    def _close_root(self) -> None:
         if self._root is not None:
             descriptor, self._root = self._root, None
             os.close(descriptor)
@@ -502,17 +487,18 @@ class FileSink:
             original = self._files.get(target)
             if original is None or target in self._links:
                 raise _Unsafe(f"a link to {link.target!r}, which is no regular file of this job")
-            self._count(0, original.size)
-            self._descriptor = self._create(name, original.executable)
+            size, executable = original
+            self._count(0, size)
+            self._descriptor = self._create(name, executable)
         except _Unsafe as error:
-            self._leave_out(_text(b"/".join(name)), str(error))
+            self._leave_out(_text(name), str(error))
             return
         self._copy_from(target, self._descriptor)
         self._close()
         self._files[name] = original
 
     def _copy_from(self, target: _Name, copy: int) -> None:
-        source = os.open(target[-1], _OPEN_FILE, dir_fd=self._open_parent(target))
+        source = os.open(target, _OPEN_FILE, dir_fd=self._root)
         try:
             while chunk := os.read(source, _COPY_CHUNK):
                 self._check_time()
@@ -523,14 +509,12 @@ class FileSink:
     # The rename
 
     def _put_in_place(self) -> None:
-        *above, name = self._place
-        if not above:
-            parent = os.open(self._dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        else:
-            parent = _open_beneath(None, self._dest + b"/" + above[0], 0o777, absent=False)
+        *above, name = self._place.split(b"/")
+        first, *others = above or [b"."]
+        parent = _open_beneath(None, self._dest + b"/" + first)
         try:
-            for part in above[1:]:
-                beneath = _open_beneath(parent, part, 0o777, absent=False)
+            for part in others:
+                beneath = _open_beneath(parent, part)
                 os.close(parent)
                 parent = beneath
             _replace(self._private, name, parent, self._dest)
@@ -538,47 +522,55 @@ class FileSink:
             os.close(parent)
 
 
-def _check_name(text: str) -> _Name:
-    """The components of a relative name that stays where it is put.
+def _directories_of(name: _Name) -> Iterator[_Name]:
+    """Those it lies in, the uppermost first."""
+    at = name.find(b"/")
+    while at >= 0:
+        yield name[:at]
+        at = name.find(b"/", at + 1)
+
+
+def _check_name(name: bytes) -> _Name:
+    """A relative name that stays where it is put.
 
     Raises:
         _Unsafe: It does not, or no file can have it.
     """
-    if text.startswith("/"):
+    if name.startswith(b"/"):
         raise _Unsafe("its name is absolute")
-    name = tuple(_check_part(part) for part in text.split("/") if part not in ("", "."))
-    if not name:
+    parts = [part for part in name.split(b"/") if part not in _NO_NAMES]
+    if not parts:
         raise _Unsafe("its name is empty")
-    if len(name) > _DEPTH_MAX:
+    if len(parts) > _DEPTH_MAX:
         raise _Unsafe(f"it is deeper than {_DEPTH_MAX} directories")
-    return name
+    for part in parts:
+        _check_part(part)
+    return b"/".join(parts)
 
 
-def _check_part(text: str) -> bytes:
-    """One component of a name, which is neither empty nor "."; see `_check_name`."""
-    if "\0" in text:
-        raise _Unsafe("its name has a NUL byte")
-    if text == "..":
+def _check_part(part: bytes) -> None:
+    """See that a file can have it as a component of its name."""
+    if part == b"..":
         raise _Unsafe("its name has '..'")
-    part = _encoded(text)
+    if b"\0" in part:
+        raise _Unsafe("its name has a NUL byte")
     if len(part) > _NAME_MAX:
         raise _Unsafe(f"a part of its name is longer than {_NAME_MAX} bytes")
-    return part
 
 
 def _resolve(name: _Name, link: _Link) -> _Name:
     """What a link names, by the letter: nothing is looked up."""
     if link.target.startswith("/"):
         raise _Unsafe(f"a link to {link.target!r}, outside of the job's directory")
-    reached = list(name[:-1]) if link.symbolic else []
+    reached = name.split(b"/")[:-1] if link.symbolic else []
     for part in _encoded(link.target).split(b"/"):
         if part == b"..":
             if not reached:
                 raise _Unsafe(f"a link to {link.target!r}, outside of the job's directory")
             reached.pop()
-        elif part not in (b"", b"."):
+        elif part not in _NO_NAMES:
             reached.append(part)
-    return tuple(reached)
+    return b"/".join(reached)
 
 
 def _encoded(text: str) -> bytes:
@@ -593,20 +585,18 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _open_beneath(descriptor: int | None, part: bytes, mode: int, *, absent: bool) -> int:
+def _open_beneath(descriptor: int | None, part: bytes) -> int:
     """From one open directory to one beneath it, made if it is not there.
 
     Args:
         descriptor: Of the upper one; None: its path is part of the name.
         part: The name of the lower one.
-        mode: Its permissions, if it is made.
-        absent: It is thought not to be there: which is tried first.
     """
-    if not absent:
-        with suppress(FileNotFoundError):
-            return os.open(part, _OPEN_DIRECTORY, dir_fd=descriptor)
-    with suppress(FileExistsError):
-        os.mkdir(part, mode, dir_fd=descriptor)
+    try:
+        return os.open(part, _OPEN_DIRECTORY, dir_fd=descriptor)
+    except FileNotFoundError:
+        with suppress(FileExistsError):
+            os.mkdir(part, 0o777, dir_fd=descriptor)
     return os.open(part, _OPEN_DIRECTORY, dir_fd=descriptor)
 
 

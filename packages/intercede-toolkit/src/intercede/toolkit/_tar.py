@@ -49,7 +49,7 @@ _NAME_SIZE: Final = 100
 _OCTAL_MAX: Final = 8**11 - 1
 _CHECKSUM: Final = slice(148, 156)
 #: What the checksum counts itself as.
-_BLANKS: Final = b" " * 8
+_BLANKS: Final = 8 * ord(" ")
 
 #: What ends an archive.
 TAR_END: Final = _ZERO_BLOCK * 2
@@ -228,6 +228,8 @@ class TarReader:
         return whole, view[missing:]
 
     def _read_header(self, view: memoryview, events: list[TarEvent]) -> memoryview:
+        if not (self._collected or self._zero_blocks or self._all or self._next):
+            view = _take_plain(view, events)
         block, view = self._collect(view, _BLOCK)
         if block is None:
             return view
@@ -360,6 +362,30 @@ class TarReader:
         return view[len(view) :]
 
 
+def _take_plain(view: memoryview, events: list[TarEvent]) -> memoryview:
+    """Take what stands at the beginning and is whole and usual: small files, by the thousands, and directories. Returns the rest."""
+    at, end = 0, len(view)
+    while (data_at := at + _BLOCK) <= end:
+        header = _parse_plain(bytes(view[at:data_at]))
+        if header is None:
+            break
+        name, size, mode, type_flag, _ = header
+        executable = bool(mode & 0o100)
+        if type_flag == tarfile.DIRTYPE:
+            events.append(TarMember(name.rstrip("/"), TarKind.DIRECTORY, 0, "", executable))
+            events.append(_MEMBER_END)
+            at = data_at
+            continue
+        data_ends = data_at + size
+        next_at = data_ends + -size % _BLOCK
+        if next_at > end:
+            break
+        data = view[data_at:data_ends]
+        events.append(TarMember(name, TarKind.FILE, size, "", executable, data))
+        at = next_at
+    return view[at:]
+
+
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
@@ -383,7 +409,7 @@ def _parse_plain(block: bytes) -> _Header | None:
     if match is None or block[_PREFIX_AT]:
         return None
     mode, size, checksum, type_flag = match.groups()
-    if _sum(block) != int(checksum, 8) - sum(_BLANKS) + sum(block[_CHECKSUM]):
+    if _sum(block) != int(checksum, 8) - _BLANKS + sum(block[_CHECKSUM]):
         return None
     name = _text(block[:_NAME_SIZE].partition(b"\0")[0])
     return _Header(name, int(size, 8), int(mode, 8), type_flag, "")
@@ -462,7 +488,7 @@ def _plain_header(path: bytes, size: int, mode: int, type_flag: bytes, mtime: in
     numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode & 0o7777, 0, 0, size, mtime)
     begin = path.ljust(_NAME_SIZE, b"\0") + numbers
     end = type_flag + _REST
-    return begin + b"%06o\0 " % _sum(begin + _BLANKS + end) + end
+    return begin + b"%06o\0 " % (_sum(begin) + _BLANKS + _sum(end)) + end
 
 
 def tar_padding(size: int) -> bytes:

@@ -14,6 +14,7 @@ import fnmatch
 import re
 from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import Final
 
 from attrs import field, frozen
 
@@ -53,6 +54,8 @@ _WORDS_MAX = 2**20
 #: Where a job's payload runs.
 _WORK = "work/"
 _MEMBER = re.compile(r"([^/]+/[0-9]+)/(.*)", re.DOTALL)
+#: A pattern without these is a name. A "/" may end the name of a directory, whose files are meant.
+_SPECIAL: Final = frozenset("*?[/")
 #: What tar says of a file, with --quoting-style=escape.
 _TAR_WORDS = re.compile(r"tar: ([^/ ]+/[0-9]+)/(.*)")
 
@@ -100,7 +103,10 @@ class Fetching:
         #: By job, why not all of it could be read.
         self._unread: dict[str, str] = {}
         self._job: str | None = None
-        #: Which of the job's members the specification calls otherwise.
+        #: What the names of its members begin with, as long as it is not complete and has not failed.
+        self._prefix: str | None = None
+        #: Its specification, and which of its members that calls otherwise.
+        self._spec: SubmissionSpec | None = None
         self._renamed: Mapping[str, str] = {}
         self._sink: FileSink | None = None
         self._names: set[str] = set()
@@ -206,16 +212,17 @@ class Fetching:
 
     def _begin(self, member: TarMember) -> None:
         self._in_file = False
-        submission, _, rest = member.name.removeprefix("./").partition("/")
-        copy, _, name = rest.partition("/")
-        job = f"{submission}/{copy}"
-        if job not in self.preface.ready or job in self.outputs:
-            return
-        if job != self._job:
-            self._drop(Failure(FailureCode.NOT_NOW, "the stream went on before it was complete"))
-            self._job = job
-            self._names.clear()
-            self._renamed = _renamed(self._spec(job))
+        prefix = self._prefix
+        if prefix is not None and member.name.startswith(prefix):
+            name = member.name[len(prefix) :]
+        else:
+            submission, _, rest = member.name.removeprefix("./").partition("/")
+            copy, _, name = rest.partition("/")
+            job = f"{submission}/{copy}"
+            if job not in self.preface.ready or job in self.outputs:
+                return
+            if job != self._job:
+                self._begin_job(job)
         if not name:
             if member.kind is TarKind.DIRECTORY:
                 self._commit()
@@ -226,13 +233,19 @@ class Fetching:
         self._names.add(name)
         try:
             if self._sink is None:
-                self._sink = FileSink(self._dest, job, self._limits)
+                assert self._job is not None
+                self._sink = FileSink(self._dest, self._job, self._limits)
             self._take(self._sink, member, self._renamed.get(name, name))
         except (InterCEdeError, OSError) as error:
             self._fail(error)
 
-    def _spec(self, job: str) -> SubmissionSpec | None:
-        return self.preface.specs.get(job.partition("/")[0])
+    def _begin_job(self, job: str) -> None:
+        self._drop(Failure(FailureCode.NOT_NOW, "the stream went on before it was complete"))
+        self._job = job
+        self._prefix = f"{job}/"
+        self._names.clear()
+        self._spec = self.preface.specs.get(job.partition("/")[0])
+        self._renamed = _renamed(self._spec)
 
     def _take(self, sink: FileSink, member: TarMember, name: str) -> None:
         if member.data is not None:
@@ -274,22 +287,21 @@ class Fetching:
         except (InterCEdeError, OSError) as error:
             self._fail(error)
             return
-        self.outputs[self._job] = self._output(self._job, committed)
-        self._sink = None
+        self.outputs[self._job] = self._output(committed)
+        self._sink = self._prefix = None
 
-    def _output(self, job: str, committed: CommittedOutput) -> JobOutput:
+    def _output(self, committed: CommittedOutput) -> JobOutput:
         files = {
             name.removeprefix(_WORK): path
             for name, path in committed.files.items()
             if name.startswith(_WORK)
         }
-        spec = self._spec(job)
         missing: tuple[str, ...] = ()
-        if spec is not None:
+        if self._spec is not None:
             refused = {
                 name.removeprefix(_WORK) for name in committed.refused if name.startswith(_WORK)
             }
-            missing = missing_members(spec, files.keys() | refused)
+            missing = missing_members(self._spec, files.keys() | refused)
         failure = None
         if committed.refused:
             name, reason = next(iter(committed.refused.items()))
@@ -317,6 +329,7 @@ class Fetching:
     def _drop(self, failure: Failure) -> None:
         """Leave nothing of the job that is being received."""
         self._in_file = False
+        self._prefix = None
         if self._sink is not None:
             self._sink.discard()
             self._sink = None
@@ -355,10 +368,14 @@ def missing_members(spec: SubmissionSpec, names: Set[str]) -> tuple[str, ...]:
     if spec.outputs.everything:
         return ()
     return tuple(
-        member.pattern
-        for member in spec.outputs.members
-        if not any(_matches(name, member.pattern) for name in names)
+        member.pattern for member in spec.outputs.members if not _is_matched(member.pattern, names)
     )
+
+
+def _is_matched(pattern: str, names: Set[str]) -> bool:
+    if _SPECIAL.isdisjoint(pattern):
+        return pattern in names
+    return any(_matches(name, pattern) for name in names)
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -26,9 +26,9 @@ __all__ = ["Source", "collect_sources", "generated_files", "plain_unpack", "tar_
 #: What is yielded at once, about; a file that is larger is read in such pieces.
 _CHUNK: Final = 2**20
 #: What is read of small files in one turn of a thread: a turn takes longer than to read one of them, but it cannot be cancelled.
-_TURN: Final = 2**18
-#: What a file counts for beside its size: opening it takes as long as reading so much.
-_OPENING: Final = 2**10
+_TURN: Final = 2**20
+#: What a file counts for beside its size: opening it takes as long as reading so much, and longer where the files are another machine's.
+_OPENING: Final = 2**12
 
 
 @frozen
