@@ -71,14 +71,20 @@ def test_an_executable_that_is_a_directory_is_refused(tmp_path: Path) -> None:
         collect_sources(SubmissionSpec(tmp_path))
 
 
+@pytest.mark.parametrize(("mode", "owned"), [(0o000, True), (0o244, True), (0o644, False)])
 def test_a_file_that_cannot_be_read_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, owned: bool
 ) -> None:
     (tmp_path / "a").write_text("")
-    # root can read anything; the question is what is done with a "no".
+    (tmp_path / "a").chmod(mode)
+    if not owned:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    # root can read anything; the question is what is done with the answer.
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(SpecRefused, match="Permission denied; give a file that can be read"):
         collect_sources(spec(FileRef("a", source=tmp_path / "a")))
+    monkeypatch.setattr(os, "access", lambda path, mode: True)
+    assert collect_sources(spec(FileRef("a", source=tmp_path / "a")))[1] == []
 
 
 def test_a_directory_that_cannot_be_listed_is_refused(
