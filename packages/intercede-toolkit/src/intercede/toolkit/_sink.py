@@ -355,10 +355,20 @@ class FileSink:
         self._close_root()
         self._put_in_place()
         self._state = _State.COMMITTED
-        path = self._given / os.fsdecode(self._place)
-        files = {_text(name): path / os.fsdecode(name) for name in self._files}
-        self._output = CommittedOutput(path, files, dict(self._refused))
+        self._output = self._committed()
         return self._output
+
+    def _committed(self) -> CommittedOutput:
+        path = self._given / os.fsdecode(self._place)
+        files: dict[str, Path] = {}
+        #: By directory: a path is soonest made from that of what it lies in.
+        folders = {b"": path}
+        for name in self._files:
+            folder, _, last = name.rpartition(b"/")
+            if folder not in folders:
+                folders[folder] = path / os.fsdecode(folder)
+            files[_text(name)] = folders[folder] / os.fsdecode(last)
+        return CommittedOutput(path, files, dict(self._refused))
 
     def discard(self) -> None:
         """Remove every trace, unless it has been committed. Again: nothing."""

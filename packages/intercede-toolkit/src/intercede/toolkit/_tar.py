@@ -47,6 +47,7 @@ _PREFIX_AT: Final = 345
 _REST: Final = (bytes(100) + tarfile.GNU_MAGIC).ljust(_BLOCK - 157, b"\0")
 _NAME_SIZE: Final = 100
 _OCTAL_MAX: Final = 8**11 - 1
+_EXECUTABLE: Final = 0o100
 _CHECKSUM: Final = slice(148, 156)
 #: What the checksum counts itself as.
 _BLANKS: Final = 8 * ord(" ")
@@ -302,7 +303,7 @@ class TarReader:
             name = name.rstrip("/")
         is_link = kind in (TarKind.SYMLINK, TarKind.HARDLINK)
         target = words.get("linkpath", info.link) if is_link else ""
-        executable = bool(info.mode & 0o100)
+        executable = bool(info.mode & _EXECUTABLE)
 
         padded = size + -size % _BLOCK
         if kind is TarKind.FILE and len(view) >= padded:
@@ -369,9 +370,8 @@ def _take_plain(view: memoryview, events: list[TarEvent]) -> memoryview:
         header = _parse_plain(bytes(view[at:data_at]))
         if header is None:
             break
-        name, size, mode, type_flag, _ = header
-        executable = bool(mode & 0o100)
-        if type_flag == tarfile.DIRTYPE:
+        name, size, executable, is_directory = header
+        if is_directory:
             events.append(TarMember(name.rstrip("/"), TarKind.DIRECTORY, 0, "", executable))
             events.append(_MEMBER_END)
             at = data_at
@@ -391,9 +391,6 @@ def _text(data: bytes) -> str:
 
 
 def _parse_header(block: bytes) -> _Header:
-    plain = _parse_plain(block)
-    if plain is not None:
-        return plain
     try:
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
@@ -403,8 +400,12 @@ def _parse_header(block: bytes) -> _Header:
     return _Header(info.name, info.size, info.mode, info.type, info.linkname)
 
 
-def _parse_plain(block: bytes) -> _Header | None:
-    """What `tarfile` would read, of the usual header of a file or directory: of thousands it takes most of the time. None: unusual."""
+def _parse_plain(block: bytes) -> tuple[str, int, bool, bool] | None:
+    """What `tarfile` would read, of the usual header of a file or directory: of thousands it takes most of the time.
+
+    Returns:
+        Its name, its size, whether it is executable, and whether it is a directory; None: it is unusual.
+    """
     match = _PLAIN.match(block, _NAME_SIZE)
     if match is None or block[_PREFIX_AT]:
         return None
@@ -412,7 +413,7 @@ def _parse_plain(block: bytes) -> _Header | None:
     if _sum(block) != int(checksum, 8) - _BLANKS + sum(block[_CHECKSUM]):
         return None
     name = _text(block[:_NAME_SIZE].partition(b"\0")[0])
-    return _Header(name, int(size, 8), int(mode, 8), type_flag, "")
+    return name, int(size, 8), bool(int(mode, 8) & _EXECUTABLE), type_flag == tarfile.DIRTYPE
 
 
 def _sum(block: bytes) -> int:
