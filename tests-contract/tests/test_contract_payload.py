@@ -124,19 +124,27 @@ def test_spawn_leaves_a_child_in_a_session_of_its_own(payload: Payload, tmp_path
     done = payload("spawn", "54.25", "echo", "on", CONTRACT_SPAWN=str(tmp_path))
     assert done.stdout == b"on\n"
     wanted = f"CONTRACT_SPAWN={tmp_path}".encode()
-    found = [
-        int(process.name)
-        for process in Path("/proc").iterdir()
-        if process.name.isdigit() and wanted in _environment(process)
-    ]
+    # While it becomes `setsid`, and that `sleep`, it shows no environment.
+    deadline = time.monotonic() + 10
+    found: list[int] = []
+    while not (found and _settled(found[0])) and time.monotonic() < deadline:
+        time.sleep(0.01)
+        found = [
+            int(process.name)
+            for process in Path("/proc").iterdir()
+            if process.name.isdigit() and wanted in _environment(process)
+        ]
     assert len(found) == 1
     try:
-        deadline = time.monotonic() + 10
-        while os.getsid(found[0]) == os.getsid(0) and time.monotonic() < deadline:
-            time.sleep(0.01)
         assert os.getsid(found[0]) != os.getsid(0)
     finally:
         os.kill(found[0], signal.SIGKILL)
+
+
+def _settled(process: int) -> bool:
+    """It runs `sleep`, in a session of its own."""
+    command = Path(f"/proc/{process}/comm").read_text().strip()
+    return command == "sleep" and os.getsid(process) != os.getsid(0)
 
 
 def _environment(process: Path) -> list[bytes]:
