@@ -71,7 +71,9 @@ def test_an_executable_that_is_a_directory_is_refused(tmp_path: Path) -> None:
         collect_sources(SubmissionSpec(tmp_path))
 
 
-@pytest.mark.parametrize(("mode", "owned"), [(0o000, True), (0o244, True), (0o644, False)])
+@pytest.mark.parametrize(
+    ("mode", "owned"), [(0o000, True), (0o244, True), (0o644, True), (0o644, False)]
+)
 def test_a_file_that_cannot_be_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, owned: bool
 ) -> None:
@@ -84,7 +86,8 @@ def test_a_file_that_cannot_be_read_is_refused(
     with pytest.raises(SpecRefused, match="Permission denied; give a file that can be read"):
         collect_sources(spec(FileRef("a", source=tmp_path / "a")))
     monkeypatch.setattr(os, "access", lambda path, mode: True)
-    assert collect_sources(spec(FileRef("a", source=tmp_path / "a")))[1] == []
+    files, directories = collect_sources(spec(FileRef("a", source=tmp_path / "a")))
+    assert ([file.name for file in files], directories) == (["a"], [])
 
 
 def test_a_directory_that_cannot_be_listed_is_refused(

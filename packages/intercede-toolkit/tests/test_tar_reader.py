@@ -227,7 +227,7 @@ def test_an_empty_sparse_header_ends_its_member() -> None:
 
 
 def test_data_that_look_like_a_header_are_data_wherever_the_header_is_cut() -> None:
-    # What follows the cut begins with the blanks of a header, so that these data would make another one of it.
+    # Cut at 412, the header leaves 100 empty bytes, a name without letters, which these data would make another header of.
     forged = tarfile.TarInfo("").tobuf(tarfile.GNU_FORMAT)
     assert forged[:100] == bytes(100)
     data = forged[100:]

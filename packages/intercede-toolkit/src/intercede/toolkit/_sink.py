@@ -235,12 +235,10 @@ class FileSink:
         """
         self._expect_between_members()
         self._state = _State.FAILED
-        self._descriptor = descriptor = self._open_new(name, len(data), executable)
-        if descriptor is not None:
-            if data:
-                _write_all(descriptor, data)
-            self._descriptor = None
-            os.close(descriptor)
+        self._descriptor = self._open_new(name, len(data), executable)
+        if self._descriptor is not None:
+            _write_all(self._descriptor, data)
+            self._close()
         self._state = _State.OPEN
 
     def begin(self, name: str, size: int, executable: bool = False) -> None:
@@ -384,15 +382,17 @@ class FileSink:
 
     # What may be called when
 
-    def _expect_between_members(self) -> None:
+    def _expect_open(self) -> None:
         if self._state is not _State.OPEN:
             raise RuntimeError(f"the sink is {self._state.value}")
+
+    def _expect_between_members(self) -> None:
+        self._expect_open()
         if self._member is not None:
             raise RuntimeError(f"member {self._member!r} has not ended")
 
     def _expect_within_member(self) -> None:
-        if self._state is not _State.OPEN:
-            raise RuntimeError(f"the sink is {self._state.value}")
+        self._expect_open()
         if self._member is None:
             raise RuntimeError("no member has begun")
 
@@ -611,7 +611,7 @@ def _open_beneath(descriptor: int | None, part: bytes) -> int:
 
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:
-    written = os.write(descriptor, data)
+    written = 0
     while written < len(data):
         written += os.write(descriptor, memoryview(data)[written:])
 
