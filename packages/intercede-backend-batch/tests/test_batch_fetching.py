@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from intercede.backend.batch._fetching import Fetching, missing_members
+from intercede.backend.batch._fetching import Fetched, Fetching, missing_members
 from intercede.core import (
     FailureCode,
     JobOutput,
@@ -57,13 +57,16 @@ STREAM = (
 )
 
 
-def receive(stream: bytes, dest: Path, size: int = 10**6) -> Fetching:
+def receive(stream: bytes, dest: Path, size: int = 10**6) -> Fetched:
     fetching = Fetching(NONCE, dest, Limits(), TarReader())
     for start in range(0, len(stream), size):
         fetching.feed(stream[start : start + size])
     fetching.finish()
-    fetching.finish()
-    return fetching
+    return fetching.finish()
+
+
+def outputs_of(stream: bytes, dest: Path, size: int = 10**6) -> dict[str, JobOutput]:
+    return receive(stream, dest, size).outputs(dest)
 
 
 def debris(dest: Path) -> list[Path]:
@@ -74,7 +77,7 @@ def debris(dest: Path) -> list[Path]:
 def test_a_whole_stream_brings_every_job_however_it_is_cut_into_chunks(
     tmp_path: Path, size: int
 ) -> None:
-    outputs = receive(STREAM, tmp_path, size).outputs
+    outputs = outputs_of(STREAM, tmp_path, size)
     assert set(outputs) == {"s/0", "s/1"}
     assert outputs["s/0"].failure is outputs["s/1"].failure is None
     assert outputs["s/0"].stdout is not None
@@ -84,11 +87,10 @@ def test_a_whole_stream_brings_every_job_however_it_is_cut_into_chunks(
 
 
 def test_a_stream_cut_anywhere_gives_whole_jobs_or_none(tmp_path: Path) -> None:
-    whole = receive(STREAM, tmp_path / "whole").outputs
+    whole = outputs_of(STREAM, tmp_path / "whole")
     for cut in range(0, len(STREAM), 61):
         dest = tmp_path / str(cut)
-        fetching = receive(STREAM[:cut], dest)
-        for job, output in fetching.outputs.items():
+        for job, output in outputs_of(STREAM[:cut], dest).items():
             if output.failure is None:
                 assert set(output.files) == set(whole[job].files)
                 assert (dest / job).is_dir()
@@ -99,17 +101,17 @@ def test_a_stream_cut_anywhere_gives_whole_jobs_or_none(tmp_path: Path) -> None:
 
 
 def test_a_stream_without_a_beginning_is_an_error_with_its_words(tmp_path: Path) -> None:
-    fetching = receive(b"bash: eval: not found", tmp_path)
+    fetched = receive(b"bash: eval: not found", tmp_path)
     with pytest.raises(ResourceError, match="no beginning") as caught:
-        _ = fetching.preface
+        _ = fetched.preface
     assert caught.value.said == "bash: eval: not found"
 
 
 def test_what_is_not_ready_is_told_apart(tmp_path: Path) -> None:
-    fetching = receive(preface("unended s/0", "absent s/1") + WORD + b"ended\n", tmp_path)
-    assert fetching.preface.unended == {"s/0"}
-    assert fetching.preface.absent == {"s/1"}
-    assert fetching.outputs == {}
+    fetched = receive(preface("unended s/0", "absent s/1") + WORD + b"ended\n", tmp_path)
+    assert fetched.preface.unended == {"s/0"}
+    assert fetched.preface.absent == {"s/1"}
+    assert fetched.outputs(tmp_path) == {}
 
 
 def test_garbage_in_the_archive_fails_what_was_not_complete(tmp_path: Path) -> None:
@@ -117,9 +119,9 @@ def test_garbage_in_the_archive_fails_what_was_not_complete(tmp_path: Path) -> N
     first = Fetching(NONCE, tmp_path, Limits(), TarReader())
     first.feed(stream)
     first.feed(b"x" * 2000 + finish())
-    first.finish()
-    assert first.outputs["s/0"].failure is None
-    failure = first.outputs["s/1"].failure
+    outputs = first.finish().outputs(tmp_path)
+    assert outputs["s/0"].failure is None
+    failure = outputs["s/1"].failure
     assert failure is not None
     assert "not readable" in failure.message
     assert not debris(tmp_path)
@@ -137,7 +139,7 @@ def test_jobs_that_were_not_announced_are_not_written(tmp_path: Path) -> None:
         file("s/0/work/late", b"1"),
         end_of("s/1"),
     ]
-    outputs = receive(READY + archive(*members) + finish(), tmp_path).outputs
+    outputs = outputs_of(READY + archive(*members) + finish(), tmp_path)
     assert set(outputs) == {"s/0", "s/1"}
     assert sorted(outputs["s/0"].files) == ["a"]
     assert outputs["s/0"].failure is not None
@@ -147,7 +149,7 @@ def test_jobs_that_were_not_announced_are_not_written(tmp_path: Path) -> None:
 
 def test_jobs_that_are_mixed_up_are_not_believed(tmp_path: Path) -> None:
     members = [file("s/0/work/a", b"1"), file("s/1/work/b", b"2"), end_of("s/0"), end_of("s/1")]
-    outputs = receive(READY + archive(*members) + finish(), tmp_path).outputs
+    outputs = outputs_of(READY + archive(*members) + finish(), tmp_path)
     failure = outputs["s/0"].failure
     assert failure is not None
     assert failure.code is FailureCode.NOT_NOW
@@ -156,14 +158,14 @@ def test_jobs_that_are_mixed_up_are_not_believed(tmp_path: Path) -> None:
 
 def test_jobs_may_have_files_of_the_same_names(tmp_path: Path) -> None:
     members = [file("s/0/work/a", b"1"), end_of("s/0"), file("s/1/work/a", b"2"), end_of("s/1")]
-    outputs = receive(READY + archive(*members) + finish(), tmp_path).outputs
+    outputs = outputs_of(READY + archive(*members) + finish(), tmp_path)
     assert outputs["s/0"].files["a"].read_bytes() == b"1"
     assert outputs["s/1"].files["a"].read_bytes() == b"2"
 
 
 def test_what_comes_of_a_job_that_is_complete_is_left_out(tmp_path: Path) -> None:
     members = [file("s/0/work/a", b"1"), end_of("s/0"), file("s/0/work/b", b"2"), end_of("s/0")]
-    output = receive(READY + archive(*members) + finish(), tmp_path).outputs["s/0"]
+    output = outputs_of(READY + archive(*members) + finish(), tmp_path)["s/0"]
     assert set(output.files) == {"a"}
     assert sorted(path.name for path in (tmp_path / "s/0/work").iterdir()) == ["a"]
     assert not debris(tmp_path)
@@ -173,8 +175,7 @@ def test_a_job_that_has_failed_stays_so_whatever_else_comes_of_it(tmp_path: Path
     members = [file(f"s/0/work/{name}", bytes(10)) for name in "abc"]
     fetching = Fetching(NONCE, tmp_path, Limits(max_bytes=19), TarReader())
     fetching.feed(READY + archive(*members, end_of("s/0")) + finish())
-    fetching.finish()
-    failure = fetching.outputs["s/0"].failure
+    failure = fetching.finish().outputs(tmp_path)["s/0"].failure
     assert failure is not None
     assert failure.code is FailureCode.LIMIT
     assert not list(tmp_path.iterdir())
@@ -185,7 +186,7 @@ def test_what_tar_could_not_read_fails_that_job(tmp_path: Path) -> None:
         "tar: s/1/work/a: Cannot open: Permission denied\ntar: Exiting with failure status\ncode 2"
     )
     members = [end_of("s/0"), end_of("s/1")]
-    outputs = receive(READY + archive(*members) + finish(words), tmp_path).outputs
+    outputs = outputs_of(READY + archive(*members) + finish(words), tmp_path)
     assert outputs["s/0"].failure is None
     failure = outputs["s/1"].failure
     assert failure is not None
@@ -196,7 +197,7 @@ def test_a_specification_that_was_forged_does_not_keep_the_files_away(tmp_path: 
     stream = preface("meta s {not json", "ready s/0") + archive(
         file("s/0/work/a", b"1"), end_of("s/0")
     )
-    outputs = receive(stream + finish(), tmp_path).outputs
+    outputs = outputs_of(stream + finish(), tmp_path)
     assert sorted(outputs["s/0"].files) == ["a"]
     assert outputs["s/0"].missing == ()
 
@@ -204,7 +205,7 @@ def test_a_specification_that_was_forged_does_not_keep_the_files_away(tmp_path: 
 def test_a_dest_that_cannot_be_written_fails_each_job_with_its_reason(tmp_path: Path) -> None:
     dest = tmp_path / "file"
     dest.write_text("")
-    outputs = receive(STREAM, dest).outputs
+    outputs = outputs_of(STREAM, dest)
     for output in outputs.values():
         assert output.failure is not None
         assert "cannot be written" in output.failure.message
@@ -217,7 +218,7 @@ def test_an_endless_preface_is_given_up(tmp_path: Path, monkeypatch: pytest.Monk
         fetching.feed(b"x" * 100)
     assert len(fetching._before) <= 1100
     with pytest.raises(ResourceError):
-        _ = fetching.preface
+        _ = fetching.finish().preface
 
 
 @given(st.data())
@@ -231,8 +232,8 @@ def test_a_stream_with_bytes_changed_never_raises_and_leaves_no_debris(
     for _ in range(data.draw(st.integers(1, 6))):
         position = data.draw(st.integers(0, len(stream) - 1))
         stream[position] = data.draw(st.integers(0, 255))
-    fetching = receive(bytes(stream), tmp_path, data.draw(st.sampled_from([100, 10**6])))
-    for output in fetching.outputs.values():
+    size = data.draw(st.sampled_from([100, 10**6]))
+    for output in outputs_of(bytes(stream), tmp_path, size).values():
         assert isinstance(output, JobOutput)
     assert not debris(tmp_path)
 

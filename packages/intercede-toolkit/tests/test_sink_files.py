@@ -44,11 +44,8 @@ def test_files_arrive_whole_under_their_names(tmp_path: Path) -> None:
         output = sink.commit()
 
     path = tmp_path / "new" / "dest" / "sub" / "0"
-    assert output == CommittedOutput(
-        path,
-        {"a.csv": path / "a.csv", "plots/b/c d": path / "plots/b/c d", "run": path / "run"},
-        {},
-    )
+    assert output == CommittedOutput(path, ("a.csv", "plots/b/c d", "run"), {})
+    assert output.files == {name: path / name for name in output.names}
     assert (path / "a.csv").read_bytes() == b"1,2" * 1000
     assert (path / "plots/b/c d").read_bytes() == b""
     assert stat.S_IMODE((path / "a.csv").stat().st_mode) == 0o600

@@ -11,7 +11,7 @@ from ._lifetime import Lifetime
 from ._redaction import RedactingFilter, redact
 from ._runner import KILLED, MARKER, ExitRecord, copy_variables, parse_exit, runner_script
 from ._shell import Frames, Script, print_data, quote, quote_pattern
-from ._sink import CommittedOutput, FileSink, LimitExceeded, Limits, sweep
+from ._sink import CommittedOutput, FileSink, LimitExceeded, Limits, file_paths, sweep
 from ._tar import (
     TAR_END,
     ArchiveEnd,
@@ -56,6 +56,7 @@ __all__ = [
     "TarReader",
     "TarTrailing",
     "copy_variables",
+    "file_paths",
     "new_submission",
     "parse_exit",
     "parse_id",

@@ -19,7 +19,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
 from functools import cache
@@ -30,7 +30,7 @@ from attrs import field, frozen
 
 from intercede.core import InterCEdeError, ResourceError
 
-__all__ = ["CommittedOutput", "FileSink", "LimitExceeded", "Limits", "sweep"]
+__all__ = ["CommittedOutput", "FileSink", "LimitExceeded", "Limits", "file_paths", "sweep"]
 
 #: NAME_MAX and PATH_MAX of Linux, in bytes; the latter counts the NUL byte.
 _NAME_MAX: Final = 255
@@ -107,13 +107,41 @@ class CommittedOutput:
 
     Attributes:
         path: The job's directory.
-        files: By the member's name, without "./" and the like: where it lies.
+        names: The members' names, without "./" and the like.
         refused: By the member's name: why it was left out.
     """
 
     path: Path
-    files: Mapping[str, Path] = field(hash=False)
+    names: tuple[str, ...]
     refused: Mapping[str, str] = field(hash=False)
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """By the member's name: where it lies."""
+        return file_paths(self.path, self.names)
+
+
+def file_paths(directory: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Where the files of a job lie. For thousands it takes some hundredths of a second.
+
+    Args:
+        directory: The job's, as `CommittedOutput.path`.
+        names: As `CommittedOutput.names`.
+
+    Returns:
+        By name.
+    """
+    files: dict[str, Path] = {}
+    #: By directory: a path is soonest made from that of what it lies in.
+    folders = {"": directory}
+    for name in names:
+        # ASCII is the same under whatever encoding of file names.
+        lies = name if name.isascii() else os.fsdecode(_encoded(name))
+        folder, _, last = lies.rpartition("/")
+        if folder not in folders:
+            folders[folder] = directory / folder
+        files[name] = folders[folder] / last
+    return files
 
 
 class _Unsafe(Exception):
@@ -124,6 +152,7 @@ class _State(Enum):
     """FAILED while something is done: what was begun and broke off can no longer be told from what is whole, and is not to be committed."""
 
     OPEN = "open"
+    WITHIN = "within a member"
     FAILED = "failed"
     COMMITTED = "committed"
     DISCARDED = "discarded"
@@ -199,7 +228,8 @@ class FileSink:
         self._bytes = 0
         self._members = 0
 
-        self._member: str | None = None
+        #: The member that has begun, and how many of its bytes are to come.
+        self._member = ""
         self._missing = 0
         self._descriptor: int | None = None
         #: The private directory, open.
@@ -233,8 +263,7 @@ class FileSink:
             LimitExceeded: With it the job has too much.
             OSError: It cannot be written.
         """
-        self._expect_between_members()
-        self._state = _State.FAILED
+        self._go_on_from(_State.OPEN)
         self._descriptor = self._open_new(name, len(data), executable)
         if self._descriptor is not None:
             _write_all(self._descriptor, data)
@@ -253,13 +282,12 @@ class FileSink:
             LimitExceeded: With it the job has too much.
             OSError: It cannot be made.
         """
-        self._expect_between_members()
         if size < 0:
             raise ValueError(f"not a size: {size}")
-        self._state = _State.FAILED
+        self._go_on_from(_State.OPEN)
         self._member, self._missing = name, size
         self._descriptor = self._open_new(name, size, executable)
-        self._state = _State.OPEN
+        self._state = _State.WITHIN
 
     def write(self, data: bytes | memoryview) -> None:
         """The next bytes of the member.
@@ -269,15 +297,14 @@ class FileSink:
             LimitExceeded: It takes too long.
             OSError: They cannot be written.
         """
-        self._expect_within_member()
-        self._state = _State.FAILED
+        self._go_on_from(_State.WITHIN)
         self._check_time()
         if len(data) > self._missing:
             raise ResourceError(f"{self._member!r}: more bytes came than were announced")
         self._missing -= len(data)
         if self._descriptor is not None:
             _write_all(self._descriptor, data)
-        self._state = _State.OPEN
+        self._state = _State.WITHIN
 
     def end(self) -> None:
         """The member is complete.
@@ -286,13 +313,11 @@ class FileSink:
             ResourceError: It is not: fewer bytes came than were announced.
             OSError: It could not be written.
         """
-        self._expect_within_member()
-        self._state = _State.FAILED
+        self._go_on_from(_State.WITHIN)
         if self._missing:
             raise ResourceError(
                 f"{self._member!r}: {self._missing} bytes fewer came than were announced"
             )
-        self._member = None
         self._close()
         self._state = _State.OPEN
 
@@ -307,8 +332,7 @@ class FileSink:
         Raises:
             LimitExceeded: With it the job has too much.
         """
-        self._expect_between_members()
-        self._state = _State.FAILED
+        self._go_on_from(_State.OPEN)
         self._count(1, 0)
         try:
             checked = self._check_new(name)
@@ -330,8 +354,7 @@ class FileSink:
         Raises:
             LimitExceeded: With it the job has too much.
         """
-        self._expect_between_members()
-        self._state = _State.FAILED
+        self._go_on_from(_State.OPEN)
         self._count(1, 0)
         self._leave_out(name, reason)
         self._state = _State.OPEN
@@ -345,28 +368,16 @@ class FileSink:
         """
         if self._output is not None:
             return self._output
-        self._expect_between_members()
-        self._state = _State.FAILED
+        self._go_on_from(_State.OPEN)
         for name, link in self._links.items():
             self._copy_link(name, link)
         self._check_time()
         self._close_root()
         self._put_in_place()
         self._state = _State.COMMITTED
-        self._output = self._committed()
-        return self._output
-
-    def _committed(self) -> CommittedOutput:
         path = self._given / os.fsdecode(self._place)
-        files: dict[str, Path] = {}
-        #: By directory: a path is soonest made from that of what it lies in.
-        folders = {b"": path}
-        for name in self._files:
-            folder, _, last = name.rpartition(b"/")
-            if folder not in folders:
-                folders[folder] = path / os.fsdecode(folder)
-            files[_text(name)] = folders[folder] / os.fsdecode(last)
-        return CommittedOutput(path, files, dict(self._refused))
+        self._output = CommittedOutput(path, tuple(map(_text, self._files)), dict(self._refused))
+        return self._output
 
     def discard(self) -> None:
         """Remove every trace, unless it has been committed. Again: nothing."""
@@ -382,19 +393,15 @@ class FileSink:
 
     # What may be called when
 
-    def _expect_open(self) -> None:
-        if self._state is not _State.OPEN:
+    def _go_on_from(self, state: _State) -> None:
+        """See that it is there; until what is begun has succeeded, it has failed."""
+        if self._state is not state:
+            if self._state is _State.WITHIN:
+                raise RuntimeError(f"member {self._member!r} has not ended")
+            if self._state is _State.OPEN:
+                raise RuntimeError("no member has begun")
             raise RuntimeError(f"the sink is {self._state.value}")
-
-    def _expect_between_members(self) -> None:
-        self._expect_open()
-        if self._member is not None:
-            raise RuntimeError(f"member {self._member!r} has not ended")
-
-    def _expect_within_member(self) -> None:
-        self._expect_open()
-        if self._member is None:
-            raise RuntimeError("no member has begun")
+        self._state = _State.FAILED
 
     # Limits
 
@@ -460,10 +467,13 @@ class FileSink:
         """
         if self._root is None:
             self._root = os.open(self._private, _OPEN_DIRECTORY)
+        mode = 0o700 if executable else 0o600
         try:
-            if name.rpartition(b"/")[0] not in self._directories:
+            try:
+                return os.open(name, _CREATE_FILE, mode, dir_fd=self._root)
+            except FileNotFoundError:
                 self._make_directories(name)
-            return os.open(name, _CREATE_FILE, 0o700 if executable else 0o600, dir_fd=self._root)
+                return os.open(name, _CREATE_FILE, mode, dir_fd=self._root)
         except OSError as error:
             if error.errno not in _CANNOT_HOLD:
                 raise
@@ -611,7 +621,7 @@ def _open_beneath(descriptor: int | None, part: bytes) -> int:
 
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:
-    written = 0
+    written = os.write(descriptor, data)
     while written < len(data):
         written += os.write(descriptor, memoryview(data)[written:])
 

@@ -100,7 +100,7 @@ class BatchBackend:
     async def aclose(self) -> None:
         """Close the transport. Idempotent; jobs are not affected."""
         if self._lifetime.close():
-            await self._host.transport.aclose()
+            await self._host.aclose()
 
     @contextmanager
     def _operation(self, name: str) -> Iterator[None]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from intercede.core import (
     ConfigurationError,
@@ -41,14 +41,17 @@ from intercede.toolkit import (
     TarMember,
     TarReader,
     TarTrailing,
+    file_paths,
 )
 
 from ._plain import PlainReader, Unread
 
-__all__ = ["Fetching", "missing_members"]
+__all__ = ["Fetched", "Fetching", "missing_members"]
 
 #: A preface longer than this is none: 10,000 jobs need 1 MiB.
 _PREFACE_MAX = 64 * 2**20
+#: How much of what is no preface is shown.
+_BEFORE_SHOWN: Final = 500
 #: What tar says is about files that cannot be read; more of it is not kept.
 _WORDS_MAX = 2**20
 #: Where a job's payload runs.
@@ -77,6 +80,69 @@ class Preface:
     specs: Mapping[str, SubmissionSpec] = field(hash=False)
 
 
+@frozen
+class _Came:
+    """What came of one job; see `JobOutput`.
+
+    Attributes:
+        names: Of its files, as they lie in its directory.
+        stdout: How its standard output is called there.
+        stderr: Likewise its standard error.
+        missing: Patterns that matched nothing.
+        failure: Why it is not, or not all, here.
+    """
+
+    names: tuple[str, ...] = ()
+    stdout: str = ""
+    stderr: str = ""
+    missing: tuple[str, ...] = ()
+    failure: Failure | None = None
+
+    def output(self, directory: Path) -> JobOutput:
+        """As the caller is told of it."""
+        files = file_paths(directory, self.names)
+        return JobOutput(
+            stdout=files.get(self.stdout),
+            stderr=files.get(self.stderr),
+            log=files.get("log"),
+            files={
+                name.removeprefix(_WORK): path
+                for name, path in files.items()
+                if name.startswith(_WORK)
+            },
+            missing=self.missing,
+            failure=self.failure,
+        )
+
+
+@frozen
+class Fetched:
+    """What one stream brought: as little as another process has to be told."""
+
+    _jobs: Mapping[str, _Came] = field(hash=False)
+    _preface: Preface | None
+    _before: str
+
+    @property
+    def preface(self) -> Preface:
+        """What the host said first.
+
+        Raises:
+            ResourceError: It has said nothing that parses.
+        """
+        if self._preface is None:
+            raise ResourceError("the answer has no beginning", said=self._before)
+        return self._preface
+
+    def outputs(self, dest: Path) -> dict[str, JobOutput]:
+        """By `<submission>/<copy>`, what is complete or has failed. For thousands of files call it in a thread.
+
+        Args:
+            dest: Where the jobs' directories are.
+        """
+        return {job: came.output(dest / job) for job, came in self._jobs.items()}
+
+
 class Fetching:
     """Takes the stream of one fetch.
 
@@ -85,9 +151,6 @@ class Fetching:
         dest: Where the jobs' directories go.
         limits: For each job.
         reader: Of the archive.
-
-    Attributes:
-        outputs: By `<submission>/<copy>`, what is complete or has failed.
     """
 
     def __init__(
@@ -112,20 +175,8 @@ class Fetching:
         self._names: set[str] = set()
         self._in_file = False
         self._broken = ""
-        self.outputs: dict[str, JobOutput] = {}
-
-    @property
-    def preface(self) -> Preface:
-        """What the host said first.
-
-        Raises:
-            ResourceError: It has said nothing that parses.
-        """
-        if self._preface is None:
-            raise ResourceError(
-                "the answer has no beginning", said=self._before[-500:].decode("ascii", "replace")
-            )
-        return self._preface
+        #: What is complete or has failed.
+        self._jobs: dict[str, _Came] = {}
 
     def feed(self, chunk: bytes) -> None:
         """Go on. Nothing that the stream holds makes it raise."""
@@ -154,25 +205,24 @@ class Fetching:
             else:
                 assert isinstance(event, ArchiveEnd)
 
-    def finish(self) -> None:
+    def finish(self) -> Fetched:
         """The stream has ended: what is not complete has failed. Idempotent."""
         self._drop(Failure(FailureCode.NOT_NOW, self._broken or "the stream was cut; fetch again"))
-        if self._preface is None:
-            return
+        if self._preface is not None:
+            self._judge(self._preface)
+        before = self._before[-_BEFORE_SHOWN:].decode("ascii", "replace")
+        return Fetched(self._jobs, self._preface, before)
+
+    def _judge(self, preface: Preface) -> None:
+        """Say of each job what became of it."""
         for job, words in (self._tar_words() | self._unread).items():
-            output = self.outputs.get(job)
-            if output is not None and output.failure is None:
-                self.outputs[job] = JobOutput(
-                    output.stdout,
-                    output.stderr,
-                    output.log,
-                    output.files,
-                    output.missing,
-                    Failure(FailureCode.FAILED, f"not all could be read: {words}"),
-                )
-        for job in self._preface.ready - self.outputs.keys():
+            came = self._jobs.get(job)
+            if came is not None and came.failure is None:
+                failure = Failure(FailureCode.FAILED, f"not all could be read: {words}")
+                self._jobs[job] = evolve(came, failure=failure)
+        for job in preface.ready - self._jobs.keys():
             reason = self._broken or "the stream was cut; fetch again"
-            self.outputs[job] = JobOutput(failure=Failure(FailureCode.NOT_NOW, reason))
+            self._jobs[job] = _Came(failure=Failure(FailureCode.NOT_NOW, reason))
 
     # ------------------------------------------------------------ preface and end
 
@@ -219,10 +269,11 @@ class Fetching:
             submission, _, rest = member.name.removeprefix("./").partition("/")
             copy, _, name = rest.partition("/")
             job = f"{submission}/{copy}"
-            if job not in self.preface.ready or job in self.outputs:
+            assert self._preface is not None
+            if job not in self._preface.ready or job in self._jobs:
                 return
             if job != self._job:
-                self._begin_job(job)
+                self._begin_job(job, self._preface.specs.get(submission))
         if not name:
             if member.kind is TarKind.DIRECTORY:
                 self._commit()
@@ -239,13 +290,13 @@ class Fetching:
         except (InterCEdeError, OSError) as error:
             self._fail(error)
 
-    def _begin_job(self, job: str) -> None:
+    def _begin_job(self, job: str, spec: SubmissionSpec | None) -> None:
         self._drop(Failure(FailureCode.NOT_NOW, "the stream went on before it was complete"))
         self._job = job
         self._prefix = f"{job}/"
         self._names.clear()
-        self._spec = self.preface.specs.get(job.partition("/")[0])
-        self._renamed = _renamed(self._spec)
+        self._spec = spec
+        self._renamed = _renamed(spec)
 
     def _take(self, sink: FileSink, member: TarMember, name: str) -> None:
         if member.data is not None:
@@ -287,31 +338,24 @@ class Fetching:
         except (InterCEdeError, OSError) as error:
             self._fail(error)
             return
-        self.outputs[self._job] = self._output(committed)
+        self._jobs[self._job] = self._came(committed)
         self._sink = self._prefix = None
 
-    def _output(self, committed: CommittedOutput) -> JobOutput:
-        files = {
-            name.removeprefix(_WORK): path
-            for name, path in committed.files.items()
-            if name.startswith(_WORK)
-        }
+    def _came(self, committed: CommittedOutput) -> _Came:
         missing: tuple[str, ...] = ()
         if self._spec is not None:
-            refused = {
-                name.removeprefix(_WORK) for name in committed.refused if name.startswith(_WORK)
-            }
-            missing = missing_members(self._spec, files.keys() | refused)
+            here = (*committed.names, *committed.refused)
+            files = {name.removeprefix(_WORK) for name in here if name.startswith(_WORK)}
+            missing = missing_members(self._spec, files)
         failure = None
         if committed.refused:
             name, reason = next(iter(committed.refused.items()))
             more = f" (and {len(committed.refused) - 1} more)" if len(committed.refused) > 1 else ""
             failure = Failure(FailureCode.UNSAFE, f"left out {name!r}: {reason}{more}")
-        return JobOutput(
-            stdout=committed.files.get(self._renamed.get("stdout", "stdout")),
-            stderr=committed.files.get(self._renamed.get("stderr", "stderr")),
-            log=committed.files.get("log"),
-            files=files,
+        return _Came(
+            committed.names,
+            stdout=self._renamed.get("stdout", "stdout"),
+            stderr=self._renamed.get("stderr", "stderr"),
             missing=missing,
             failure=failure,
         )
@@ -333,8 +377,8 @@ class Fetching:
         if self._sink is not None:
             self._sink.discard()
             self._sink = None
-        if self._job is not None and self._job not in self.outputs:
-            self.outputs[self._job] = JobOutput(failure=failure)
+        if self._job is not None and self._job not in self._jobs:
+            self._jobs[self._job] = _Came(failure=failure)
 
 
 def _parse_preface(text: str) -> Preface:

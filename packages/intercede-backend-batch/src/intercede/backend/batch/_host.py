@@ -27,6 +27,7 @@ from intercede.toolkit import Frames, Script
 
 from . import _sandbox as sandbox
 from ._config import BatchConfig
+from ._porters import Porters
 
 __all__ = ["Host", "refused_root", "shown"]
 
@@ -70,8 +71,14 @@ class Host:
         self.transport = transport
         self.scheduler = scheduler
         self.native_id = re.compile(scheduler.native_id)
+        self.porters = Porters()
         self._opening = asyncio.Lock()
         self._probe: _Probe | None = None
+
+    async def aclose(self) -> None:
+        """Let go of it."""
+        await self.porters.aclose()
+        await self.transport.aclose()
 
     async def connect(self) -> None:
         """Open the transport and probe, once for all who wait; if the first of them is cancelled, the next one does it (L6)."""

@@ -20,15 +20,13 @@ from intercede.core import (
 from intercede.toolkit import (
     JobParts,
     Limits,
-    TarReader,
     sweep,
 )
 
 from . import _sandbox as sandbox
 from ._asking import only_finished
-from ._fetching import Fetching
 from ._host import Host, refused_root
-from ._plain import PACK, PlainReader
+from ._plain import PACK
 
 __all__ = ["fetch_jobs"]
 
@@ -53,6 +51,7 @@ async def fetch_jobs(
         if finished:
             await _fetch_stream(host, finished, dest, outputs, failures, ended=True)
     failures |= {job: output.failure for job, output in outputs.items() if output.failure}
+    await host.porters.brought(sum(len(output.files) for output in outputs.values()))
     return outputs
 
 
@@ -68,8 +67,8 @@ async def _fetch_stream(
     """One stream. Returns the jobs that have no record of their end."""
     script = host.script()
     jobs = sorted({(part.submission, part.copy) for part in parts.values()})
-    reader = TarReader() if host.tar == sandbox.TAR_GNU else PlainReader()
-    pack = sandbox.PACK_GNU_TAR if host.tar == sandbox.TAR_GNU else PACK
+    is_tar = host.tar == sandbox.TAR_GNU
+    pack = sandbox.PACK_GNU_TAR if is_tar else PACK
     script.add(sandbox.stream_output(jobs, host.name, ended=ended, pack=pack))
     command = script.command(timeout_s=host.config.transfer_timeout_s)
     limits = Limits(
@@ -77,21 +76,22 @@ async def _fetch_stream(
         host.config.output_max_files,
         host.config.output_max_s,
     )
-    fetching = Fetching(script.nonce, dest, limits, reader)
+    lost: ConnectionLost | OperationTimeout | None = None
     first = bytearray()
-    try:
-        async with host.transport.stream(command) as process:
-            async for chunk in process.stdout:
-                if len(first) < _BEGINNING:
-                    first += chunk[:_BEGINNING]
-                await anyio.to_thread.run_sync(fetching.feed, chunk)
-            await process.wait()
-    except (ConnectionLost, OperationTimeout):
-        if not fetching.outputs:
-            raise  # nothing has come: the whole operation has failed
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(fetching.finish)
+    async with host.porters.receiving(script.nonce, dest, limits, is_tar=is_tar) as receiver:
+        try:
+            async with host.transport.stream(command) as process:
+                async for chunk in process.stdout:
+                    if len(first) < _BEGINNING:
+                        first += chunk[:_BEGINNING]
+                    await receiver.feed(chunk)
+                await process.wait()
+        except (ConnectionLost, OperationTimeout) as error:
+            lost = error
+        fetched = await receiver.finish()
+    came = await anyio.to_thread.run_sync(fetched.outputs, dest)
+    if lost is not None and not came:
+        raise lost  # nothing has come: the whole operation has failed
     lines = script.parse(bytes(first)).lines
     for line in lines:
         if line.startswith("refused "):
@@ -100,12 +100,12 @@ async def _fetch_stream(
     undecided = {}
     for job, part in parts.items():
         key = f"{part.submission}/{part.copy}"
-        if nowhere or key in fetching.preface.absent:
+        if nowhere or key in fetched.preface.absent:
             failures[job] = Failure(FailureCode.NO_SUCH_JOB, "no such job is here")
-        elif key in fetching.preface.unended:
+        elif key in fetched.preface.unended:
             undecided[job] = part
-        elif key in fetching.outputs:
-            outputs[job] = fetching.outputs[key]
+        elif key in came:
+            outputs[job] = came[key]
         else:
             failures[job] = Failure(FailureCode.NOT_NOW, "the answer says nothing about it")
     return undecided
