@@ -11,6 +11,7 @@ import anyio
 import asyncssh
 import asyncssh.sftp
 import pytest
+from asyncssh.constants import MSG_CHANNEL_DATA, MSG_IGNORE
 from stacks.sshd import Sshd
 
 from intercede.core import (
@@ -21,7 +22,7 @@ from intercede.core import (
     Transport,
     TransportError,
 )
-from intercede.transport.ssh import SSHConfig, SSHTransport, _link
+from intercede.transport.ssh import SSHConfig, SSHTransport, _link, _route
 
 Opened = Callable[..., SSHTransport]
 
@@ -340,3 +341,36 @@ def test_another_loop_is_a_clear_error() -> None:
     anyio.run(transport.__aenter__)
     with pytest.raises(ClosedError, match="another event loop"):
         anyio.run(transport.run, Command(["true"]))
+
+
+async def test_no_empty_packets_are_sent_once_the_connection_is_there(
+    sshd: Sshd, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    send = asyncssh.SSHClientConnection.send_packet
+
+    def send_packet(
+        self: asyncssh.SSHClientConnection, pkttype: int, *args: bytes, **options: Any
+    ) -> None:
+        sent.append(pkttype)
+        send(self, pkttype, *args, **options)
+
+    monkeypatch.setattr(asyncssh.SSHClientConnection, "send_packet", send_packet)
+    async with opened(sshd) as transport:
+        await transport.run(Command(["true"], timeout_s=20))
+        sent.clear()
+        result = await transport.run(Command(["wc", "-c"], stdin=bytes(10**6), timeout_s=20))
+    assert result.stdout.split() == [b"1000000"]
+    assert sent.count(MSG_CHANNEL_DATA) > 20
+    assert MSG_IGNORE not in sent
+
+
+def test_with_a_cipher_that_needs_them_empty_packets_are_sent() -> None:
+    class Connection:
+        def get_extra_info(self, name: str) -> str:
+            assert name == "send_cipher"
+            return "aes256-cbc"
+
+    connection: Any = Connection()
+    _route._spare_empty_packets(connection)
+    assert not vars(connection)

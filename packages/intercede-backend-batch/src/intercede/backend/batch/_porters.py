@@ -74,7 +74,7 @@ def _lost() -> Iterator[None]:
     """That it has ended, or might as well have, as an error."""
     try:
         yield
-    except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, TimeoutError):
+    except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
         raise ResourceError(
             "the process that writes the output here has ended", remedy="fetch again"
         ) from None
@@ -211,8 +211,9 @@ class Porters:
         fetching = request.fetching()
         try:
             yield _Thread(fetching)
-        finally:
+        except BaseException:
             await to_its_end(anyio.to_thread.run_sync(fetching.finish))
+            raise
 
     @asynccontextmanager
     async def _taken(self) -> AsyncIterator[_Porter | None]:

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import anyio.to_thread
 import asyncssh
+from asyncssh.constants import MSG_IGNORE
+from asyncssh.packet import SSHPacketLogger
 from attrs import field, frozen
 
 from intercede.core import ConfigurationError, InterCEdeError, Unreachable
@@ -192,12 +194,12 @@ class Attempt:
         tunnel = connections[-1] if connections else None
 
         async def connected() -> None:
-            # Kept here: we may be cancelled when it is there and before we hear of it.
-            connections.append(
-                await asyncssh.connect(
-                    hop.host, hop.port, tunnel=tunnel, config=None, options=None, **options
-                )
+            connection = await asyncssh.connect(
+                hop.host, hop.port, tunnel=tunnel, config=None, options=None, **options
             )
+            # Kept here: we may be cancelled when it is there and before we hear of it.
+            connections.append(connection)
+            _spare_empty_packets(connection)
 
         try:
             await with_grace(connected(), 0)
@@ -221,6 +223,21 @@ class Attempt:
             ) from None
         except OSError as error:
             raise _unreachable(where, error) from None
+
+
+def _spare_empty_packets(connection: asyncssh.SSHClientConnection) -> None:
+    """asyncssh puts an empty packet before each that it sends, against what a cipher in CBC mode shows (RFC 4251, 9.3.1). With any other they
+    are half of all packets, for nothing: 10,000 small files to the host take a tenth less without.
+    """
+    if "cbc" in str(connection.get_extra_info("send_cipher")):
+        return
+    send = connection.send_packet
+
+    def send_packet(pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None) -> None:
+        if pkttype != MSG_IGNORE:
+            send(pkttype, *args, handler=handler)
+
+    connection.send_packet = send_packet  # type: ignore[method-assign]  # it has no option for it
 
 
 def _options(hop: Hop, config: SSHConfig, trust: Trust, greeter: Greeter) -> dict[str, Any]:
