@@ -178,6 +178,20 @@ async def test_of_two_at_a_time_one_has_the_porter(tmp_path: Path) -> None:
         assert (await take(porters, tmp_path / "again"))[0]
 
 
+async def test_a_backend_that_is_closed_within_a_fetch_ends_the_porter_behind_it(
+    tmp_path: Path,
+) -> None:
+    async with ready() as porters:
+        pid = pid_of(porters)
+        async with porters.receiving(NONCE, tmp_path, Limits(), is_tar=True) as receiver:
+            await porters.aclose()
+            await receiver.feed(STREAM)
+            assert is_there(pid)
+            fetched = await receiver.finish()
+        assert not is_there(pid)
+        assert len(fetched.outputs(tmp_path)["s/0"].files) == 301
+
+
 async def test_a_porter_that_is_killed_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
     async with ready() as porters:
         await take(porters, tmp_path / "before")

