@@ -412,3 +412,22 @@ def test_the_process_finds_its_modules_where_this_one_does(tmp_path: Path) -> No
         check=False,
     )
     assert (done.stdout, done.stderr) == (b"True\n", b"")
+
+
+async def test_a_close_that_is_cancelled_while_the_porter_ends_closes_the_transport_too(
+    make_backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    async def end(self: Porters) -> None:
+        await anyio.sleep(60)
+
+    async def close(self: object) -> None:
+        closed.append("transport")
+
+    ce = make_backend()
+    monkeypatch.setattr(Porters, "aclose", end)
+    monkeypatch.setattr(type(ce._host.transport), "aclose", close)
+    with anyio.move_on_after(0.1):
+        await ce.aclose()
+    assert closed == ["transport"]

@@ -77,8 +77,10 @@ class Host:
 
     async def aclose(self) -> None:
         """Let go of it."""
-        await self.porters.aclose()
-        await self.transport.aclose()
+        try:
+            await self.porters.aclose()
+        finally:
+            await self.transport.aclose()
 
     async def connect(self) -> None:
         """Open the transport and probe, once for all who wait; if the first of them is cancelled, the next one does it (L6)."""

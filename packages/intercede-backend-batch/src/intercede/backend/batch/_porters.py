@@ -95,7 +95,7 @@ class _Porter:
         """Do not wait until it is ready.
 
         Raises:
-            OSError: There can be none.
+            OSError, ResourceError: There can be none.
         """
         descriptor = os.memfd_create("intercede")
         try:
@@ -111,10 +111,9 @@ class _Porter:
             os.close(descriptor)
         try:
             await porter.tell(sys.path)
-        except BaseException as error:
+        except BaseException:
             await porter.end()
-            if not isinstance(error, ResourceError):
-                raise
+            raise
         return porter
 
     async def is_ready(self) -> bool:
@@ -181,7 +180,7 @@ class Porters:
     """Those of one backend."""
 
     def __init__(self) -> None:
-        #: Nobody's at the moment.
+        #: None while somebody has it, too.
         self._idle: _Porter | None = None
         self._started = False
         self._closed = False
@@ -197,17 +196,21 @@ class Porters:
         """
         # A porter has its own idea of the current directory, and asking for ours blocks nothing.
         request = Receive(nonce, dest.absolute(), limits, is_tar)  # noqa: ASYNC240
-        porter = None
+        porter, self._idle = self._idle, None
         try:
-            async with self._taken() as porter:
-                if porter is not None:
-                    await porter.tell(request)
-                    yield porter
-                    return
+            if porter is not None and await porter.is_ready():
+                await porter.tell(request)
+                yield porter
+                await self._keep(porter)
+                return
         except BaseException:
             if porter is not None:
+                self._started = False
+                await porter.end()
                 await to_its_end(anyio.to_thread.run_sync(sweep, dest))
             raise
+        if porter is not None:
+            await porter.end()
         fetching = request.fetching()
         try:
             yield _Thread(fetching)
@@ -215,26 +218,8 @@ class Porters:
             await to_its_end(anyio.to_thread.run_sync(fetching.finish))
             raise
 
-    @asynccontextmanager
-    async def _taken(self) -> AsyncIterator[_Porter | None]:
-        """The porter, for the only one who has it; None: there is none, or another has it. An error ends it, whatever it was doing."""
-        porter, self._idle = self._idle, None
-        if porter is None:
-            yield None
-            return
-        try:
-            if not await porter.is_ready():
-                await porter.end()
-                yield None
-                return
-            yield porter
-        except BaseException:
-            self._started = False
-            await porter.end()
-            raise
-        await self._keep(porter)
-
     async def _keep(self, porter: _Porter) -> None:
+        """It is nobody's again."""
         if self._closed:
             await porter.end()
         else:
@@ -245,7 +230,7 @@ class Porters:
         if files < _MANY or self._started or self._closed or not _POSSIBLE:
             return
         self._started = True
-        with suppress(OSError):
+        with suppress(OSError, ResourceError):
             await self._keep(await _Porter.start())
 
     async def aclose(self) -> None:
