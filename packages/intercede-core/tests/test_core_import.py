@@ -13,6 +13,8 @@ import pytest
 import intercede.core as core
 
 BUDGET_S = 0.060
+#: A slow machine takes longer for any import: there it is so many times what our one dependency takes.
+SLOW_BUDGET = 1.75
 #: Other work on the machine makes a run dearer and never cheaper: the least of many is the import's own.
 ROUNDS = 40
 
@@ -35,14 +37,18 @@ def run(program: str, environment: dict[str, str]) -> tuple[str, float]:
 
 
 def test_importing_the_contract_costs_at_most_60_ms(environment: dict[str, str]) -> None:
-    bare, ours = [], []
+    bare, attrs, ours = [], [], []
     run("import intercede.core", environment)  # writes the bytecode
     for _ in range(ROUNDS):
         bare.append(run("pass", environment)[1])
+        attrs.append(run("import attrs", environment)[1])
         ours.append(run("import intercede.core", environment)[1])
-        if min(ours) - min(bare) <= BUDGET_S:
+        budget = max(BUDGET_S, SLOW_BUDGET * (min(attrs) - min(bare)))
+        if min(ours) - min(bare) <= budget:
             return
-    pytest.fail(f"{1000 * (min(ours) - min(bare)):.0f} ms; see python -X importtime")
+    pytest.fail(
+        f"{1000 * (min(ours) - min(bare)):.0f} ms of {1000 * budget:.0f}; see python -X importtime"
+    )
 
 
 @pytest.mark.parametrize(
