@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from intercede.core import NativeJob
 from intercede.toolkit import JobParts, new_submission, parse_id, submission_time
 
 #: Other work on the machine must not fail a test.
@@ -150,6 +151,21 @@ def test_a_submission_tells_when_it_was_made(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(time, "time_ns", partial(int, 1_700_000_000_123_456_789))
     made = submission_time(new_submission())
     assert made == datetime(2023, 11, 14, 22, 13, 20, 123_000, tzinfo=UTC)
+
+
+def test_an_id_with_a_native_id_tells_of_the_job_as_its_scheduler_knows_it() -> None:
+    submission = new_submission()
+    parts = JobParts("ce", submission, 3, "77_3")
+    assert parts.native_job == NativeJob("77_3", 3, submission, submission_time(submission))
+    assert parts.native_job is parts.native_job
+    assert parts == JobParts("ce", submission, 3, "77_3")
+
+
+def test_an_id_without_a_native_id_or_of_no_submission_tells_of_no_such_job() -> None:
+    with pytest.raises(ValueError, match="no native id"):
+        _ = JobParts("ce", new_submission(), 3).native_job
+    with pytest.raises(ValueError, match="not a submission"):
+        _ = JobParts("ce", "x", 3, "77_3").native_job
 
 
 @pytest.mark.parametrize(

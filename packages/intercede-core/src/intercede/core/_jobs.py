@@ -60,13 +60,12 @@ class JobStatus(StrEnum):
         return self in _FINISHED
 
 
-_FINISHED = frozenset(
-    {
-        JobStatus.SUCCESSFUL,
-        JobStatus.FAILED,
-        JobStatus.CANCELLED,
-        JobStatus.FINISHED_UNKNOWN,
-    }
+#: No set: an enum's hash is a Python function, and thousands of jobs are asked.
+_FINISHED = (
+    JobStatus.SUCCESSFUL,
+    JobStatus.FAILED,
+    JobStatus.CANCELLED,
+    JobStatus.FINISHED_UNKNOWN,
 )
 
 

@@ -10,12 +10,12 @@ import re
 import secrets
 import time
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 from attrs import frozen
 
-from intercede.core import JobID
+from intercede.core import JobID, NativeJob
 
 __all__ = ["JobParts", "new_submission", "parse_id", "submission_time"]
 
@@ -51,6 +51,18 @@ class JobParts:
     submission: str
     copy: int
     native: str | None = None
+
+    @cached_property
+    def native_job(self) -> NativeJob:
+        """The job as its scheduler knows it.
+
+        Raises:
+            ValueError: There is no native id, or `new_submission` made no such submission.
+        """
+        if self.native is None:
+            raise ValueError("the job id has no native id")
+        submitted_at = submission_time(self.submission)
+        return NativeJob(self.native, self.copy, self.submission, submitted_at)
 
     def encode(self) -> JobID:
         """The id, `<resource>/<submission>/<copy>[/<native>]`; `parse_id` gives these parts back.

@@ -5,10 +5,8 @@ Absence is only believed of an answer that parses (T5), and only of an id that w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from typing import Final
 
 from attrs import evolve
@@ -28,27 +26,22 @@ from intercede.core import (
 from intercede.toolkit import (
     Frames,
     JobParts,
-    parse_id,
-    submission_time,
 )
 
 from . import _sandbox as sandbox
-from ._attempts import Attempts, is_submission, read_frames, read_natives
+from ._attempts import Attempts, read_frames, read_natives
 from ._host import Host
 from ._verdict import End, parse_ends, verdict, write_word
 
 __all__ = [
     "ask_details",
     "lines_after",
-    "native_job",
     "only_finished",
     "parse_ids",
     "read_queue",
     "resolve",
 ]
 
-#: The same jobs are asked for again and again: of so many, what their ids say is kept (some 20 MB).
-_POLLED: Final = 2**15
 #: Attempts after which the scheduler knows of no job.
 _NOT_SUBMITTED: Final = (sandbox.ATTEMPT_STAGED, sandbox.ATTEMPT_CANCELLED)
 
@@ -60,28 +53,12 @@ def parse_ids(
     parts: dict[JobID, JobParts] = {}
     failures: dict[JobID, Failure] = {}
     for job in ids:
-        read = _read_id(host.name, host.native_id, job)
+        read = host.read_id(job)
         if isinstance(read, str):
             failures[job] = Failure(FailureCode.NO_SUCH_JOB, read)
         else:
             parts[job] = read
     return parts, failures
-
-
-@lru_cache(maxsize=_POLLED)
-def _read_id(name: str, native_id: re.Pattern[str], job: JobID) -> JobParts | str:
-    """Its parts, or why it cannot be this resource's."""
-    try:
-        parts = parse_id(job)
-    except ValueError as error:
-        return f"not a job id: {error}"
-    if parts.resource != name:
-        return f"it belongs to the resource {parts.resource!r}, not to {name!r}"
-    if not is_submission(parts.submission):
-        return "not a job id: no such submission can have been made"
-    if parts.native is not None and not native_id.fullmatch(parts.native):
-        return "not a job id: no such native id can have been given"
-    return parts
 
 
 async def ask_details(
@@ -244,7 +221,7 @@ async def _ask_queue(
             host.name, dict.fromkeys(part.submission for part in parts.values())
         )
     )
-    jobs = {job: native_job(part) for job, part in parts.items()}
+    jobs = {job: part.native_job for job, part in parts.items()}
     commands = host.scheduler.status_commands(list(jobs.values()))
     script.run_all("status", commands)
     frames = await host.run(script)
@@ -267,13 +244,13 @@ async def _ask_queue(
         return {}, {}
     left = {}
     told = {}
-    for job, native in jobs.items():
-        details = live.get(native)
+    unknown_status = JobStatus.UNKNOWN  # a look-up of its own in Python 3.11
+    for job, details in zip(jobs, map(live.get, jobs.values()), strict=True):
         if details is None:
             left[job] = parts[job]
         elif details.status.is_finished:
             left[job], told[job] = parts[job], details
-        elif details.status is JobStatus.UNKNOWN:
+        elif details.status is unknown_status:
             failures[job] = Failure(FailureCode.NOT_NOW, details.reason or "ask again")
         else:
             found[job] = details
@@ -304,7 +281,7 @@ async def _ask_ends(
 
     What the history tells, or that it does not, is written down in one more exec, the first time only.
     """
-    untold = {job: native_job(part) for job, part in left.items() if job not in told}
+    untold = {job: part.native_job for job, part in left.items() if job not in told}
     commands = host.scheduler.history_commands(list(untold.values())) if untold else ()
     ends, frames = await _read_ends(host, left, told, commands)
     words = dict(told)
@@ -384,12 +361,6 @@ async def only_finished(
 
 def _copy_of(part: JobParts) -> tuple[str, int]:
     return part.submission, part.copy
-
-
-@lru_cache(maxsize=_POLLED)
-def native_job(part: JobParts) -> NativeJob:
-    assert part.native is not None
-    return NativeJob(part.native, part.copy, part.submission, submission_time(part.submission))
 
 
 def lines_after(lines: Iterable[str], prefix: str) -> set[str]:

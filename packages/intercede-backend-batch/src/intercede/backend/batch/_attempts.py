@@ -26,7 +26,7 @@ from intercede.toolkit import (
 
 from ._host import Host
 
-__all__ = ["Attempts", "is_submission", "make_handle", "read_frames", "read_natives"]
+__all__ = ["Attempts", "make_handle", "read_frames", "read_natives"]
 
 
 @frozen
@@ -54,7 +54,7 @@ def read_frames(frames: Frames) -> Attempts:
     for line in frames.lines:
         word, _, rest = line.partition(" ")
         submission, _, rest = rest.partition(" ")
-        if not is_submission(submission):
+        if not _is_submission(submission):
             continue
         if word == "attempt":
             state, _, total = rest.partition(" ")
@@ -107,7 +107,7 @@ def make_handle(host: Host, batch: StagedBatch, copy: int, native: str | None) -
     )
 
 
-def is_submission(text: str) -> bool:
+def _is_submission(text: str) -> bool:
     try:
         submission_time(text)
     except ValueError:

@@ -17,7 +17,7 @@ from intercede.toolkit import (
 )
 
 from . import _sandbox as sandbox
-from ._asking import lines_after, native_job, only_finished, read_queue, resolve
+from ._asking import lines_after, only_finished, read_queue, resolve
 from ._host import Host
 
 __all__ = ["kill_jobs", "purge_jobs"]
@@ -36,7 +36,7 @@ async def kill_jobs(
     script.add('[ -z "$unknown" ] || { frame ended; exit 0; }')
     script.add(sandbox.mark_killed([(p.submission, p.copy) for p in parts.values()]))
     bare = {job: part for job, part in parts.items() if part.native is None}
-    jobs = {job: native_job(part) for job, part in parts.items() if part.native is not None}
+    jobs = {job: part.native_job for job, part in parts.items() if part.native is not None}
     commands: Sequence[Command] = ()
     if jobs:
         script.run_all("kill", host.scheduler.kill_commands(list(jobs.values())))

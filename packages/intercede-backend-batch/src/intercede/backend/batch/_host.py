@@ -9,6 +9,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import lru_cache, partial
 from typing import Final
 
 from attrs import evolve, field, frozen
@@ -17,13 +18,14 @@ from intercede.core import (
     CommandResult,
     Facts,
     InterCEdeError,
+    JobID,
     ResourceError,
     Scheduler,
     StagedBatch,
     SubmissionSpec,
     Transport,
 )
-from intercede.toolkit import Frames, Script
+from intercede.toolkit import Frames, JobParts, Script, parse_id, submission_time
 
 from . import _sandbox as sandbox
 from ._config import BatchConfig
@@ -32,6 +34,8 @@ from ._porters import Porters
 __all__ = ["Host", "refused_root", "shown"]
 
 _STDERR_SHOWN: Final = 2000
+#: The same jobs are asked for again and again: of so many, what their ids say is kept (some 20 MB).
+_POLLED: Final = 2**15
 #: How old an answer of the probe may be before a specification is refused because of it, in seconds.
 _FRESH_S: Final = 60.0
 
@@ -53,6 +57,22 @@ class _Probe:
     asked_at: float
 
 
+def _read_id(name: str, native_id: re.Pattern[str], job: JobID) -> JobParts | str:
+    try:
+        parts = parse_id(job)
+    except ValueError as error:
+        return f"not a job id: {error}"
+    if parts.resource != name:
+        return f"it belongs to the resource {parts.resource!r}, not to {name!r}"
+    try:
+        submission_time(parts.submission)
+    except ValueError:
+        return "not a job id: no such submission can have been made"
+    if parts.native is not None and not native_id.fullmatch(parts.native):
+        return "not a job id: no such native id can have been given"
+    return parts
+
+
 class Host:
     """Where the sandboxes are and the scheduler's commands run.
 
@@ -71,6 +91,8 @@ class Host:
         self.transport = transport
         self.scheduler = scheduler
         self.native_id = re.compile(scheduler.native_id)
+        #: The parts of an id, or why it cannot be this resource's. No I/O.
+        self.read_id = lru_cache(maxsize=_POLLED)(partial(_read_id, name, self.native_id))
         self.porters = Porters()
         self._opening = asyncio.Lock()
         self._probe: _Probe | None = None

@@ -20,7 +20,7 @@ from intercede.toolkit import (
 )
 
 from . import _sandbox as sandbox
-from ._asking import lines_after, native_job, read_queue
+from ._asking import lines_after, read_queue
 from ._host import Host
 
 __all__ = ["count", "diagnose"]
@@ -62,7 +62,7 @@ async def diagnose(
     script.add(sandbox.unknown_submissions(host.name, submissions))
     size = max(1, min(host.config.tail_bytes, _ALL_TAILS // (3 * len(parts))))
     script.add(sandbox.tails([(p.submission, p.copy) for p in parts.values()], size))
-    jobs = {job: native_job(p) for job, p in parts.items() if p.native is not None}
+    jobs = {job: p.native_job for job, p in parts.items() if p.native is not None}
     commands = host.scheduler.status_commands(list(jobs.values())) if jobs else ()
     script.run_all("status", commands)
     frames = await host.run(script)

@@ -50,7 +50,12 @@ def asked_in_queue(jobs: Sequence[NativeJob]) -> bytes:
     """What `STATUS` reads: ids, one per line; of an array of which many are asked for, its own."""
     arrays: dict[str, list[str]] = {}
     for job in jobs:
-        arrays.setdefault(job.id.partition("_")[0], []).append(job.id)
+        native = job.id
+        array = native.partition("_")[0]
+        if array in arrays:
+            arrays[array].append(native)
+        else:
+            arrays[array] = [native]
     lines: list[str] = []
     for array, ids in arrays.items():
         lines += ids if len(ids) <= _FEW else [array]
@@ -83,13 +88,17 @@ def read_status(jobs: Sequence[NativeJob], results: Results) -> dict[NativeJob, 
             rows[row[0]] = row
     found: dict[NativeJob, JobDetails] = {}
     others: dict[str, dict[int, NativeJob]] = {}
+    last, by_task = "", None
     for job in jobs:
-        if (own := rows.get(job.id)) is not None:
-            _take(found, own, (job,))
+        native = job.id
+        if native in rows:
+            _take(found, rows[native], (job,))
         elif waiting:
-            array, _, task = job.id.partition("_")
-            if task and array in waiting:
-                others.setdefault(array, {})[int(task)] = job
+            array, _, task = native.partition("_")
+            if array != last:  # most follow one of the same
+                last, by_task = array, others.setdefault(array, {}) if array in waiting else None
+            if by_task is not None and task:
+                by_task[int(task)] = job
     for array, by_task in others.items():
         for row in waiting[array]:
             spans = _spans(row[0])
@@ -106,10 +115,13 @@ def _take(
 ) -> None:
     """What a row tells of these jobs, unless it is another's of the same id."""
     details = _row_details(*row[2:])
-    for job in jobs:
-        # Without a name the row is torn, and whose it is not known.
-        if len(row) == 1 or row[1] == NAME + job.submission:
-            found[job] = details
+    if len(row) == 1:  # torn: whose it is is not known
+        found |= dict.fromkeys(jobs, details)
+        return
+    name = row[1]
+    if name.startswith(NAME):
+        submission = name.removeprefix(NAME)
+        found |= dict.fromkeys([job for job in jobs if job.submission == submission], details)
 
 
 def _spans(waiting: str) -> list[range] | None:
@@ -122,8 +134,8 @@ def _spans(waiting: str) -> list[range] | None:
 
 def _within(span: range, by_task: Mapping[int, NativeJob]) -> Iterable[NativeJob]:
     if len(span) > len(by_task):
-        return (job for task, job in by_task.items() if task in span)
-    return (by_task[task] for task in span if task in by_task)
+        return [job for task, job in by_task.items() if task in span]
+    return [by_task[task] for task in span if task in by_task]
 
 
 @lru_cache(maxsize=1024)  # most elements of an array have these in common
