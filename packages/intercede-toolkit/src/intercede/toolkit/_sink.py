@@ -21,7 +21,6 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Final, Self
@@ -148,15 +147,13 @@ class _Unsafe(Exception):
     """A member that must be left out; the message is its reason."""
 
 
-class _State(Enum):
-    """FAILED while something is done: what was begun and broke off can no longer be told from what is whole, and is not to be committed."""
-
-    OPEN = "open"
-    WITHIN = "within a member"
-    FAILED = "failed"
-    COMMITTED = "committed"
-    DISCARDED = "discarded"
-
+#: Where a sink is. FAILED while something is done: what was begun and broke off can no longer be told from what is whole, and is not to be
+#: committed. (No enum: to look up a member of one takes as long as a check, in Python 3.11, and a small file needs ten.)
+_OPEN: Final = "open"
+_WITHIN: Final = "within a member"
+_FAILED: Final = "failed"
+_COMMITTED: Final = "committed"
+_DISCARDED: Final = "discarded"
 
 #: A name that was checked: its components with one "/" between them, as bytes, so that the encoding of file names has no say. The
 #: job's directory itself is b"".
@@ -217,7 +214,7 @@ class FileSink:
         self._limits = limits or Limits()
         self._clock = clock
         self._started = clock()
-        self._state = _State.OPEN
+        self._state: str = _OPEN
         self._output: CommittedOutput | None = None
 
         self._files: dict[_Name, _Received] = {}
@@ -263,12 +260,12 @@ class FileSink:
             LimitExceeded: With it the job has too much.
             OSError: It cannot be written.
         """
-        self._go_on_from(_State.OPEN)
+        self._go_on_from(_OPEN)
         self._descriptor = self._open_new(name, len(data), executable)
         if self._descriptor is not None:
             _write_all(self._descriptor, data)
             self._close()
-        self._state = _State.OPEN
+        self._state = _OPEN
 
     def begin(self, name: str, size: int, executable: bool = False) -> None:
         """A regular file follows, in pieces.
@@ -284,10 +281,10 @@ class FileSink:
         """
         if size < 0:
             raise ValueError(f"not a size: {size}")
-        self._go_on_from(_State.OPEN)
+        self._go_on_from(_OPEN)
         self._member, self._missing = name, size
         self._descriptor = self._open_new(name, size, executable)
-        self._state = _State.WITHIN
+        self._state = _WITHIN
 
     def write(self, data: bytes | memoryview) -> None:
         """The next bytes of the member.
@@ -297,14 +294,14 @@ class FileSink:
             LimitExceeded: It takes too long.
             OSError: They cannot be written.
         """
-        self._go_on_from(_State.WITHIN)
+        self._go_on_from(_WITHIN)
         self._check_time()
         if len(data) > self._missing:
             raise ResourceError(f"{self._member!r}: more bytes came than were announced")
         self._missing -= len(data)
         if self._descriptor is not None:
             _write_all(self._descriptor, data)
-        self._state = _State.WITHIN
+        self._state = _WITHIN
 
     def end(self) -> None:
         """The member is complete.
@@ -313,13 +310,13 @@ class FileSink:
             ResourceError: It is not: fewer bytes came than were announced.
             OSError: It could not be written.
         """
-        self._go_on_from(_State.WITHIN)
+        self._go_on_from(_WITHIN)
         if self._missing:
             raise ResourceError(
                 f"{self._member!r}: {self._missing} bytes fewer came than were announced"
             )
         self._close()
-        self._state = _State.OPEN
+        self._state = _OPEN
 
     def link(self, name: str, target: str, *, symbolic: bool) -> None:
         """A link. At the commit it becomes a copy of the regular file of this job it points to; if it points elsewhere, it is refused.
@@ -332,7 +329,7 @@ class FileSink:
         Raises:
             LimitExceeded: With it the job has too much.
         """
-        self._go_on_from(_State.OPEN)
+        self._go_on_from(_OPEN)
         self._count(1, 0)
         try:
             checked = self._check_new(name)
@@ -342,7 +339,7 @@ class FileSink:
             self._leave_out(name, str(error))
         else:
             self._links[checked] = _Link(target, symbolic)
-        self._state = _State.OPEN
+        self._state = _OPEN
 
     def refuse(self, name: str, reason: str) -> None:
         """A member that is left out for a reason of the caller's. The first reason for a name is kept.
@@ -354,10 +351,10 @@ class FileSink:
         Raises:
             LimitExceeded: With it the job has too much.
         """
-        self._go_on_from(_State.OPEN)
+        self._go_on_from(_OPEN)
         self._count(1, 0)
         self._leave_out(name, reason)
-        self._state = _State.OPEN
+        self._state = _OPEN
 
     def commit(self) -> CommittedOutput:
         """Put the job's directory in its place, as a whole, and replace an older one. Again: the same answer.
@@ -368,22 +365,22 @@ class FileSink:
         """
         if self._output is not None:
             return self._output
-        self._go_on_from(_State.OPEN)
+        self._go_on_from(_OPEN)
         for name, link in self._links.items():
             self._copy_link(name, link)
         self._check_time()
         self._close_root()
         self._put_in_place()
-        self._state = _State.COMMITTED
+        self._state = _COMMITTED
         path = self._given / os.fsdecode(self._place)
         self._output = CommittedOutput(path, tuple(map(_text, self._files)), dict(self._refused))
         return self._output
 
     def discard(self) -> None:
         """Remove every trace, unless it has been committed. Again: nothing."""
-        if self._state in (_State.COMMITTED, _State.DISCARDED):
+        if self._state in (_COMMITTED, _DISCARDED):
             return
-        self._state = _State.DISCARDED
+        self._state = _DISCARDED
         with suppress(
             OSError
         ):  # such as a full disk, told late; the descriptor is closed all the same
@@ -393,15 +390,15 @@ class FileSink:
 
     # What may be called when
 
-    def _go_on_from(self, state: _State) -> None:
+    def _go_on_from(self, state: str) -> None:
         """See that it is there; until what is begun has succeeded, it has failed."""
-        if self._state is not state:
-            if self._state is _State.WITHIN:
+        if self._state != state:
+            if self._state == _WITHIN:
                 raise RuntimeError(f"member {self._member!r} has not ended")
-            if self._state is _State.OPEN:
+            if self._state == _OPEN:
                 raise RuntimeError("no member has begun")
-            raise RuntimeError(f"the sink is {self._state.value}")
-        self._state = _State.FAILED
+            raise RuntimeError(f"the sink is {self._state}")
+        self._state = _FAILED
 
     # Limits
 
@@ -469,11 +466,9 @@ class FileSink:
             self._root = os.open(self._private, _OPEN_DIRECTORY)
         mode = 0o700 if executable else 0o600
         try:
-            try:
-                return os.open(name, _CREATE_FILE, mode, dir_fd=self._root)
-            except FileNotFoundError:
+            if name.rpartition(b"/")[0] not in self._directories:
                 self._make_directories(name)
-                return os.open(name, _CREATE_FILE, mode, dir_fd=self._root)
+            return os.open(name, _CREATE_FILE, mode, dir_fd=self._root)
         except OSError as error:
             if error.errno not in _CANNOT_HOLD:
                 raise
@@ -621,7 +616,7 @@ def _open_beneath(descriptor: int | None, part: bytes) -> int:
 
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:
-    written = os.write(descriptor, data)
+    written = os.write(descriptor, data) if data else 0
     while written < len(data):
         written += os.write(descriptor, memoryview(data)[written:])
 

@@ -372,6 +372,7 @@ class TarReader:
 def _take_plain(view: memoryview, events: list[TarEvent]) -> memoryview:
     """Take what stands at the beginning and is whole and usual: small files, by the thousands, and directories. Returns the rest."""
     at, end = 0, len(view)
+    kind_file = TarKind.FILE  # a look-up of its own in Python 3.11
     while (data_at := at + _BLOCK) <= end:
         match = _PLAIN.match(view, at)
         if match is None:
@@ -391,7 +392,7 @@ def _take_plain(view: memoryview, events: list[TarEvent]) -> memoryview:
         if next_at > end:
             break
         data = view[data_at:data_ends]
-        events.append(TarMember(name, TarKind.FILE, size, "", executable, data))
+        events.append(TarMember(name, kind_file, size, "", executable, data))
         at = next_at
     return view[at:]
 

@@ -295,8 +295,9 @@ class Fetching:
         self._job = job
         self._prefix = f"{job}/"
         self._names.clear()
-        self._spec = spec
-        self._renamed = _renamed(spec)
+        if spec is not self._spec:
+            self._spec = spec
+            self._renamed = _renamed(spec)
 
     def _take(self, sink: FileSink, member: TarMember, name: str) -> None:
         if member.data is not None:
