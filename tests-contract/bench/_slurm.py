@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,8 +47,10 @@ _MANY: Final = 10_000
 #: So many run, at least, when the others are killed with them.
 _RUNNING: Final = 100
 _PATIENCE_S: Final = 600.0
-#: What each job writes whose output is fetched: 10 kB, and a word on stdout.
-_PAYLOAD: Final = "head -c 10240 /dev/zero >result; echo done"
+#: What each job writes whose output is fetched, beside a word on stdout, in bytes: a small result, where each file costs more than what
+#: is in it, and one of the size of a log.
+_SMALL: Final = 10_240
+_USUAL: Final = 102_400
 
 
 async def rows(rounds: int, tell: Callable[[str], None]) -> Sequence[Row]:
@@ -105,7 +108,8 @@ class _Bench:
     def cases(self) -> Sequence[Callable[[], AbstractAsyncContextManager[Case]]]:
         """All of it, in the order of the table."""
         polls = (self.poll, self.poll_split)
-        return (self.submit, *polls, self.fetch, self.kill, self.kill_live)
+        fetches = (partial(self.fetch, _SMALL), partial(self.fetch, _USUAL))
+        return (self.submit, *polls, *fetches, self.kill, self.kill_live)
 
     @asynccontextmanager
     async def submit(self) -> AsyncIterator[Case]:
@@ -194,9 +198,10 @@ class _Bench:
         await self._away(self.held, submission)
 
     @asynccontextmanager
-    async def fetch(self) -> AsyncIterator[Case]:
-        """From the host to files here: three of each job."""
-        spec = SubmissionSpec("sh", ["-c", _PAYLOAD], resident=True, outputs=OutputSpec(["result"]))
+    async def fetch(self, size: int) -> AsyncIterator[Case]:
+        """From the host to files here: three of each job, the largest of this size."""
+        payload = f"head -c {size} /dev/zero >result; echo done"
+        spec = SubmissionSpec("sh", ["-c", payload], resident=True, outputs=OutputSpec(["result"]))
         submission = await self.live.submit(spec, _FEW)
         submission.raise_for_failures()
         ids = [handle.id for handle in submission.handles]
@@ -213,10 +218,10 @@ class _Bench:
             await anyio.run_process(["sh", "-c", f"mkdir {here} && {remote} | tar -C {here} -xf -"])
 
         async def all_here() -> None:
-            await anyio.to_thread.run_sync(_check_output, here)
+            await anyio.to_thread.run_sync(_check_output, here, size)
 
         yield Case(
-            "1,000 jobs' outputs fetched",
+            f"outputs of 1,000 jobs fetched, {size // 1024} kB each",
             Side("interCEde", ours, all_here),
             [Side("ssh tar", raw, all_here)],
         )
@@ -299,10 +304,10 @@ def _nothing() -> SubmissionSpec:
     return SubmissionSpec("true", resident=True)
 
 
-def _check_output(here: Path) -> None:
+def _check_output(here: Path, size: int) -> None:
     """All of it came; make room for the next turn."""
     results = [file.stat().st_size for file in here.rglob("result")]
-    assert results == [10240] * _FEW
+    assert results == [size] * _FEW
     words = [file.read_bytes() for file in here.rglob("stdout")]
     assert words == [b"done\n"] * _FEW
     shutil.rmtree(here)
