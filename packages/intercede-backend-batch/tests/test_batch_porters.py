@@ -262,12 +262,16 @@ async def test_a_start_that_is_cancelled_leaves_no_process(monkeypatch: pytest.M
         started.append(self._process.pid)
         await anyio.sleep(60)
 
-    monkeypatch.setattr(_Porter, "tell", tell)
     porters = Porters()
-    with anyio.move_on_after(0.1):
-        await porters.brought(MANY)
+    with monkeypatch.context() as within:
+        within.setattr(_Porter, "tell", tell)
+        with anyio.move_on_after(0.1):
+            await porters.brought(MANY)
     (pid,) = started
     assert not is_there(pid)
+    # The next fetch of many files tries again.
+    await porters.brought(MANY)
+    assert is_there(pid_of(porters))
     await porters.aclose()
 
 

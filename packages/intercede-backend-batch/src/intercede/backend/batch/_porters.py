@@ -76,7 +76,8 @@ def _lost() -> Iterator[None]:
         yield
     except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
         raise ResourceError(
-            "the process that writes the output here has ended", remedy="fetch again"
+            "the process that writes the output here has ended",
+            remedy="fetch again; if it was the kernel that ended it, this machine has too little memory",
         ) from None
 
 
@@ -230,8 +231,13 @@ class Porters:
         if files < _MANY or self._started or self._closed or not _POSSIBLE:
             return
         self._started = True
-        with suppress(OSError, ResourceError):
+        try:
             await self._keep(await _Porter.start())
+        except (OSError, ResourceError):
+            pass  # a thread will do
+        except BaseException:
+            self._started = False  # the next one may try
+            raise
 
     async def aclose(self) -> None:
         """End the porter, now or when it is done."""
