@@ -25,6 +25,7 @@ from intercede.toolkit import (
 )
 
 from ._host import Host
+from ._ids import is_submission
 
 __all__ = ["Attempts", "make_handle", "read_frames", "read_natives"]
 
@@ -54,7 +55,7 @@ def read_frames(frames: Frames) -> Attempts:
     for line in frames.lines:
         word, _, rest = line.partition(" ")
         submission, _, rest = rest.partition(" ")
-        if not _is_submission(submission):
+        if not is_submission(submission):
             continue
         if word == "attempt":
             state, _, total = rest.partition(" ")
@@ -105,11 +106,3 @@ def make_handle(host: Host, batch: StagedBatch, copy: int, native: str | None) -
         tag=batch.spec.tag,
         metadata={"directory": f"{batch.directory}/{copy}"},
     )
-
-
-def _is_submission(text: str) -> bool:
-    try:
-        submission_time(text)
-    except ValueError:
-        return False
-    return True

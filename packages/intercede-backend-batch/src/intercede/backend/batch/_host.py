@@ -18,17 +18,17 @@ from intercede.core import (
     CommandResult,
     Facts,
     InterCEdeError,
-    JobID,
     ResourceError,
     Scheduler,
     StagedBatch,
     SubmissionSpec,
     Transport,
 )
-from intercede.toolkit import Frames, JobParts, Script, parse_id, submission_time
+from intercede.toolkit import Frames, Script
 
 from . import _sandbox as sandbox
 from ._config import BatchConfig
+from ._ids import read_id
 from ._porters import Porters
 
 __all__ = ["Host", "refused_root", "shown"]
@@ -57,22 +57,6 @@ class _Probe:
     asked_at: float
 
 
-def _read_id(name: str, native_id: re.Pattern[str], job: JobID) -> JobParts | str:
-    try:
-        parts = parse_id(job)
-    except ValueError as error:
-        return f"not a job id: {error}"
-    if parts.resource != name:
-        return f"it belongs to the resource {parts.resource!r}, not to {name!r}"
-    try:
-        submission_time(parts.submission)
-    except ValueError:
-        return "not a job id: no such submission can have been made"
-    if parts.native is not None and not native_id.fullmatch(parts.native):
-        return "not a job id: no such native id can have been given"
-    return parts
-
-
 class Host:
     """Where the sandboxes are and the scheduler's commands run.
 
@@ -92,7 +76,7 @@ class Host:
         self.scheduler = scheduler
         self.native_id = re.compile(scheduler.native_id)
         #: The parts of an id, or why it cannot be this resource's. No I/O.
-        self.read_id = lru_cache(maxsize=_POLLED)(partial(_read_id, name, self.native_id))
+        self.read_id = lru_cache(maxsize=_POLLED)(partial(read_id, name, self.native_id))
         self.porters = Porters()
         self._opening = asyncio.Lock()
         self._probe: _Probe | None = None
