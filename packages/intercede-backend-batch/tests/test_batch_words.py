@@ -83,6 +83,22 @@ async def test_the_queue_tells_how_a_job_without_a_record_ended(
         (await ce.purge(ids)).raise_for_failures()
 
 
+async def test_a_job_of_which_the_queue_cannot_tell_is_not_told_now(
+    make_backend: Any, tools: Any
+) -> None:
+    scheduler = Tells()
+    async with make_backend(scheduler=scheduler) as ce:
+        ids = tools.ids_of(await ce.submit(tools.script("sleep 60"), 2))
+        scheduler.said = {native(ids[0]): JobDetails(JobStatus.UNKNOWN, reason="a torn row")}
+        statuses = await ce.status(ids)
+        assert statuses[ids[0]] is JobStatus.UNKNOWN
+        failure = statuses.failures[ids[0]]
+        assert (failure.code, failure.message) == (FailureCode.NOT_NOW, "a torn row")
+        assert set(statuses.failures) == {ids[0]}
+        scheduler.said = {}
+        (await ce.kill(ids)).raise_for_failures()
+
+
 async def test_a_payload_that_ended_well_because_its_time_was_over_has_failed(
     make_backend: Any, tools: Any
 ) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -301,9 +302,24 @@ def test_an_element_with_a_row_of_its_own_is_what_that_says() -> None:
         assert [str(found[job].status) for job in JOBS] == ["pending", "running"] + ["pending"] * 2
 
 
-def test_an_array_of_our_id_with_another_name_is_not_ours() -> None:
-    rows = [in_queue("PENDING", native=f"7_[{tasks}]", name="other") for tasks in ("0-3", "0-...")]
+@pytest.mark.parametrize("name", ["other", "sub", "intercede-other"])
+def test_an_array_of_our_id_with_another_name_is_not_ours(name: str) -> None:
+    rows = [in_queue("PENDING", native=f"7_[{tasks}]", name=name) for tasks in ("0-3", "0-...")]
     assert SLURM.parse_status(JOBS, queue(*rows)) == {}
+
+
+def test_of_several_arrays_each_is_what_its_own_row_says() -> None:
+    ids = ["7_0", "8_0", "9_0", "7_1", "8_1", "9_1"]
+    jobs = [evolve(JOBS[0], id=native) for native in ids]
+    rows = [in_queue("PENDING", "Priority", native="7_[0-1]")]
+    rows += [in_queue("PENDING", "JobHeldUser", native="8_[0-1]")]
+    found = SLURM.parse_status(jobs, queue(*rows))
+    assert {job.id: str(d.status) for job, d in found.items()} == {
+        "7_0": "pending",
+        "7_1": "pending",
+        "8_0": "held",
+        "8_1": "held",
+    }
 
 
 @given(st.sets(st.integers(0, 300)), st.sets(st.integers(0, 300)), st.sampled_from(["", "%1"]))
