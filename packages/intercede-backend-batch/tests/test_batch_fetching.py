@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from intercede.backend.batch._fetching import Fetched, Fetching, missing_members
+from intercede.backend.batch._fetching import Fetched, Fetching, job_outputs, missing_members
 from intercede.core import (
     FailureCode,
     JobOutput,
@@ -61,12 +62,13 @@ def receive(stream: bytes, dest: Path, size: int = 10**6) -> Fetched:
     fetching = Fetching(NONCE, dest, Limits(), TarReader())
     for start in range(0, len(stream), size):
         fetching.feed(stream[start : start + size])
-    fetching.finish()
-    return fetching.finish()
+    fetched = fetching.finish()
+    assert fetching.finish() == evolve(fetched, news={})
+    return fetched
 
 
 def outputs_of(stream: bytes, dest: Path, size: int = 10**6) -> dict[str, JobOutput]:
-    return receive(stream, dest, size).outputs(dest)
+    return job_outputs(receive(stream, dest, size).news, dest)
 
 
 def debris(dest: Path) -> list[Path]:
@@ -111,7 +113,7 @@ def test_what_is_not_ready_is_told_apart(tmp_path: Path) -> None:
     fetched = receive(preface("unended s/0", "absent s/1") + WORD + b"ended\n", tmp_path)
     assert fetched.preface.unended == {"s/0"}
     assert fetched.preface.absent == {"s/1"}
-    assert fetched.outputs(tmp_path) == {}
+    assert fetched.news == {}
 
 
 def test_garbage_in_the_archive_fails_what_was_not_complete(tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_garbage_in_the_archive_fails_what_was_not_complete(tmp_path: Path) -> N
     first = Fetching(NONCE, tmp_path, Limits(), TarReader())
     first.feed(stream)
     first.feed(b"x" * 2000 + finish())
-    outputs = first.finish().outputs(tmp_path)
+    outputs = job_outputs(first.finish().news, tmp_path)
     assert outputs["s/0"].failure is None
     failure = outputs["s/1"].failure
     assert failure is not None
@@ -175,7 +177,7 @@ def test_a_job_that_has_failed_stays_so_whatever_else_comes_of_it(tmp_path: Path
     members = [file(f"s/0/work/{name}", bytes(10)) for name in "abc"]
     fetching = Fetching(NONCE, tmp_path, Limits(max_bytes=19), TarReader())
     fetching.feed(READY + archive(*members, end_of("s/0")) + finish())
-    failure = fetching.finish().outputs(tmp_path)["s/0"].failure
+    failure = fetching.finish().news["s/0"].failure
     assert failure is not None
     assert failure.code is FailureCode.LIMIT
     assert not list(tmp_path.iterdir())

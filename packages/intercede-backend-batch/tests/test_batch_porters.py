@@ -14,9 +14,10 @@ from typing import Any
 
 import anyio
 import pytest
+from attrs import evolve
 
 from intercede.backend.batch import _porter, _sandbox
-from intercede.backend.batch._fetching import Fetched
+from intercede.backend.batch._fetching import Came, Fetched, job_outputs
 from intercede.backend.batch._porters import Porters, _Porter
 from intercede.core import OutputSpec, ResourceError, SubmissionSpec, to_json
 from intercede.toolkit import TAR_END, Limits, TarKind, tar_header, tar_padding
@@ -81,11 +82,13 @@ def is_there(pid: int) -> bool:
 async def take(
     porters: Porters, dest: Path, stream: bytes = STREAM, size: int = 300_000, **limits: Any
 ) -> tuple[bool, Fetched]:
-    """Returns whether a porter took it, and what was fetched."""
+    """Returns whether a porter took it, and what was fetched, with all the news."""
+    news: dict[str, Came] = {}
     async with porters.receiving(NONCE, dest, Limits(**limits), is_tar=True) as receiver:
         for start in range(0, len(stream), size):
-            await receiver.feed(stream[start : start + size])
-        return isinstance(receiver, _Porter), await receiver.finish()
+            news |= await receiver.feed(stream[start : start + size])
+        fetched = await receiver.finish()
+        return isinstance(receiver, _Porter), evolve(fetched, news=news | dict(fetched.news))
 
 
 def tree(dest: Path) -> dict[str, bytes | None]:
@@ -109,7 +112,7 @@ async def test_a_porter_brings_what_a_thread_brings(
         assert (await take(Porters(), by_thread, stream, size)) == (False, fetched)
     for dest in (by_porter, by_thread):
         assert tree(dest) == tree(by_thread)
-        outputs = fetched.outputs(dest)
+        outputs = job_outputs(fetched.news, dest)
         for output in outputs.values():
             for path in (output.stdout, *output.files.values()):
                 assert path is None or path.is_relative_to(dest)
@@ -125,7 +128,7 @@ async def test_limits_hold_in_a_porter(tmp_path: Path) -> None:
     async with ready() as porters:
         was_porter, fetched = await take(porters, tmp_path, max_files=200)
     assert was_porter
-    failure = fetched.outputs(tmp_path)["s/0"].failure
+    failure = fetched.news["s/0"].failure
     assert failure is not None
     assert "max_files" in failure.message
 
@@ -144,7 +147,7 @@ async def test_a_relative_place_is_where_it_was_when_the_fetch_began(
     async with ready() as porters:
         monkeypatch.chdir(tmp_path)
         _, fetched = await take(porters, Path("out"))
-        assert fetched.outputs(Path("out"))["s/1"].files["fine"].read_bytes() == b"3" * 2**20
+        assert job_outputs(fetched.news, Path("out"))["s/1"].files["fine"].read_bytes() == b"3" * 2**20
 
 
 async def test_few_files_start_no_porter_and_many_only_one(tmp_path: Path) -> None:
@@ -189,7 +192,7 @@ async def test_a_backend_that_is_closed_within_a_fetch_ends_the_porter_behind_it
             assert is_there(pid)
             fetched = await receiver.finish()
         assert not is_there(pid)
-        assert len(fetched.outputs(tmp_path)["s/0"].files) == 301
+        assert len(fetched.news["s/0"].names) == 302
 
 
 async def test_a_porter_that_is_killed_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
@@ -250,7 +253,7 @@ async def test_where_no_porter_can_be_had_a_thread_does_it(
         for number in range(2):
             was_porter, fetched = await take(porters, tmp_path / f"{number}")
             assert not was_porter
-            assert len(fetched.outputs(tmp_path / f"{number}")["s/0"].files) == 301
+            assert len(fetched.news["s/0"].names) == 302
             await porters.brought(MANY)
             assert porters._idle is None
 
@@ -320,7 +323,7 @@ def test_a_porter_leaves_nothing_wherever_its_input_ends(
 ) -> None:
     requests = [_porter.Receive(NONCE, tmp_path, Limits(), True), _porter.Piece(1, 1000)]
     answers = serve(monkeypatch, requests[:told], [b"", STREAM[:1000]])
-    assert answers.startswith(_porter.HEAD.pack(_porter.READY, 0))
+    assert answers.startswith(_porter.HEAD.pack(_porter.READY, 0, 0))
     assert not os.listdir(tmp_path)
 
 
@@ -338,17 +341,19 @@ def test_a_porter_answers_each_piece_and_then_tells_what_was_fetched(
         ],
         [stream[1500:], stream[:1500]],
     )
-    heads = [(_porter.READY, 0), (_porter.FREED, 1), (_porter.FREED, 0)]
-    expected = b"".join(_porter.HEAD.pack(*head) for head in heads)
-    assert answers.startswith(expected)
-    rest = answers[len(expected) :]
-    kind, size = _porter.HEAD.unpack_from(rest)
-    assert (kind, size) == (_porter.FETCHED, len(rest) - _porter.HEAD.size)
-    fetched = pickle.loads(rest[_porter.HEAD.size :])
-    assert isinstance(fetched, Fetched)
-    outputs = fetched.outputs(tmp_path)
-    assert outputs["s/1"].files["fine"].read_bytes() == b"3" * 2000
-    assert outputs["s/0"].failure is not None
+    heads, said = [], []
+    while answers:
+        kind, slot, size = _porter.HEAD.unpack_from(answers)
+        end = _porter.HEAD.size + size
+        heads.append((kind, slot))
+        said.append(pickle.loads(answers[_porter.HEAD.size : end]) if size else None)
+        answers = answers[end:]
+    assert heads == [(_porter.READY, 0), (_porter.FREED, 1), (_porter.FREED, 0), (_porter.FETCHED, 0)]
+    assert said[:2] == [None, {}]
+    assert job_outputs(said[2], tmp_path)["s/1"].files["fine"].read_bytes() == b"3" * 2000
+    assert isinstance(said[3], Fetched)
+    assert set(said[3].news) == {"s/0"}
+    assert said[3].news["s/0"].failure is not None
 
 
 def serve(

@@ -43,8 +43,10 @@ def test_files_arrive_whole_under_their_names(tmp_path: Path) -> None:
         put(sink, "run", b"#!/bin/sh", executable=True)
         output = sink.commit()
 
-    path = tmp_path / "new" / "dest" / "sub" / "0"
-    assert output == CommittedOutput(path, ("a.csv", "plots/b/c d", "run"), {})
+    dest = tmp_path / "new" / "dest"
+    assert output == CommittedOutput(dest, PLACE, ("a.csv", "plots/b/c d", "run"), {})
+    path = dest / "sub" / "0"
+    assert output.path == path
     assert output.files == {name: path / name for name in output.names}
     assert (path / "a.csv").read_bytes() == b"1,2" * 1000
     assert (path / "plots/b/c d").read_bytes() == b""

@@ -105,14 +105,21 @@ class CommittedOutput:
     """What is there now.
 
     Attributes:
-        path: The job's directory.
+        dest: Where sinks put their jobs.
+        place: Where in it this job's directory is.
         names: The members' names, without "./" and the like.
         refused: By the member's name: why it was left out.
     """
 
-    path: Path
+    dest: Path
+    place: str
     names: tuple[str, ...]
     refused: Mapping[str, str] = field(hash=False)
+
+    @property
+    def path(self) -> Path:
+        """The job's directory."""
+        return self.dest / self.place
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -372,8 +379,12 @@ class FileSink:
         self._close_root()
         self._put_in_place()
         self._state = _COMMITTED
-        path = self._given / os.fsdecode(self._place)
-        self._output = CommittedOutput(path, tuple(map(_text, self._files)), dict(self._refused))
+        self._output = CommittedOutput(
+            self._given,
+            os.fsdecode(self._place),
+            tuple(map(_text, self._files)),
+            dict(self._refused),
+        )
         return self._output
 
     def discard(self) -> None:
@@ -553,9 +564,11 @@ def _check_name(name: bytes) -> _Name:
     """
     if name.startswith(b"/"):
         raise _Unsafe("its name is absolute")
-    parts = [part for part in name.split(b"/") if part not in _NO_NAMES]
-    if not parts:
-        raise _Unsafe("its name is empty")
+    parts = name.split(b"/")
+    if b"" in parts or b"." in parts:
+        parts = [part for part in parts if part not in _NO_NAMES]
+        if not parts:
+            raise _Unsafe("its name is empty")
     if len(parts) > _DEPTH_MAX:
         raise _Unsafe(f"it is deeper than {_DEPTH_MAX} directories")
     for part in parts:

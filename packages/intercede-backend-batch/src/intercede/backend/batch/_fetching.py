@@ -14,9 +14,9 @@ import fnmatch
 import re
 from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from intercede.core import (
     ConfigurationError,
@@ -46,7 +46,7 @@ from intercede.toolkit import (
 
 from ._plain import PlainReader, Unread
 
-__all__ = ["Fetched", "Fetching", "missing_members"]
+__all__ = ["Came", "Fetched", "Fetching", "job_outputs", "missing_members"]
 
 #: A preface longer than this is none: 10,000 jobs need 1 MiB.
 _PREFACE_MAX = 64 * 2**20
@@ -80,9 +80,8 @@ class Preface:
     specs: Mapping[str, SubmissionSpec] = field(hash=False)
 
 
-@frozen
-class _Came:
-    """What came of one job; see `JobOutput`.
+class Came(NamedTuple):
+    """What came of one job, as little as another process has to be told; see `JobOutput`.
 
     Attributes:
         names: Of its files, as they lie in its directory.
@@ -117,9 +116,13 @@ class _Came:
 
 @frozen
 class Fetched:
-    """What one stream brought: as little as another process has to be told."""
+    """What one stream brought.
 
-    _jobs: Mapping[str, _Came] = field(hash=False)
+    Attributes:
+        news: By `<submission>/<copy>`, of the jobs of which it was not told before, or of which something else is true now.
+    """
+
+    news: Mapping[str, Came] = field(hash=False)
     _preface: Preface | None
     _before: str
 
@@ -134,13 +137,15 @@ class Fetched:
             raise ResourceError("the answer has no beginning", said=self._before)
         return self._preface
 
-    def outputs(self, dest: Path) -> dict[str, JobOutput]:
-        """By `<submission>/<copy>`, what is complete or has failed. For thousands of files call it in a thread.
 
-        Args:
-            dest: Where the jobs' directories are.
-        """
-        return {job: came.output(dest / job) for job, came in self._jobs.items()}
+def job_outputs(news: Mapping[str, Came], dest: Path) -> dict[str, JobOutput]:
+    """As the caller is told of them. For thousands of files call it in a thread.
+
+    Args:
+        news: By `<submission>/<copy>`.
+        dest: Where the jobs' directories are.
+    """
+    return {job: came.output(dest / job) for job, came in news.items()}
 
 
 class Fetching:
@@ -176,7 +181,9 @@ class Fetching:
         self._in_file = False
         self._broken = ""
         #: What is complete or has failed.
-        self._jobs: dict[str, _Came] = {}
+        self._jobs: dict[str, Came] = {}
+        #: Those of them that nobody was told of.
+        self._news: dict[str, Came] = {}
 
     def feed(self, chunk: bytes) -> None:
         """Go on. Nothing that the stream holds makes it raise."""
@@ -205,13 +212,18 @@ class Fetching:
             else:
                 assert isinstance(event, ArchiveEnd)
 
+    def news(self) -> dict[str, Came]:
+        """What is complete or has failed since this was asked before, by `<submission>/<copy>`. A later word on a job replaces an earlier one."""
+        news, self._news = self._news, {}
+        return news
+
     def finish(self) -> Fetched:
-        """The stream has ended: what is not complete has failed. Idempotent."""
+        """The stream has ended: what is not complete has failed. Idempotent, but for the news."""
         self._drop(Failure(FailureCode.NOT_NOW, self._broken or "the stream was cut; fetch again"))
         if self._preface is not None:
             self._judge(self._preface)
         before = self._before[-_BEFORE_SHOWN:].decode("ascii", "replace")
-        return Fetched(self._jobs, self._preface, before)
+        return Fetched(self.news(), self._preface, before)
 
     def _judge(self, preface: Preface) -> None:
         """Say of each job what became of it."""
@@ -219,10 +231,13 @@ class Fetching:
             came = self._jobs.get(job)
             if came is not None and came.failure is None:
                 failure = Failure(FailureCode.FAILED, f"not all could be read: {words}")
-                self._jobs[job] = evolve(came, failure=failure)
+                self._learn(job, came._replace(failure=failure))
         for job in preface.ready - self._jobs.keys():
             reason = self._broken or "the stream was cut; fetch again"
-            self._jobs[job] = _Came(failure=Failure(FailureCode.NOT_NOW, reason))
+            self._learn(job, Came(failure=Failure(FailureCode.NOT_NOW, reason)))
+
+    def _learn(self, job: str, came: Came) -> None:
+        self._jobs[job] = self._news[job] = came
 
     # ------------------------------------------------------------ preface and end
 
@@ -339,10 +354,10 @@ class Fetching:
         except (InterCEdeError, OSError) as error:
             self._fail(error)
             return
-        self._jobs[self._job] = self._came(committed)
+        self._learn(self._job, self._came(committed))
         self._sink = self._prefix = None
 
-    def _came(self, committed: CommittedOutput) -> _Came:
+    def _came(self, committed: CommittedOutput) -> Came:
         missing: tuple[str, ...] = ()
         if self._spec is not None:
             here = (*committed.names, *committed.refused)
@@ -353,7 +368,7 @@ class Fetching:
             name, reason = next(iter(committed.refused.items()))
             more = f" (and {len(committed.refused) - 1} more)" if len(committed.refused) > 1 else ""
             failure = Failure(FailureCode.UNSAFE, f"left out {name!r}: {reason}{more}")
-        return _Came(
+        return Came(
             committed.names,
             stdout=self._renamed.get("stdout", "stdout"),
             stderr=self._renamed.get("stderr", "stderr"),
@@ -379,7 +394,7 @@ class Fetching:
             self._sink.discard()
             self._sink = None
         if self._job is not None and self._job not in self._jobs:
-            self._jobs[self._job] = _Came(failure=failure)
+            self._learn(self._job, Came(failure=failure))
 
 
 def _parse_preface(text: str) -> Preface:

@@ -6,6 +6,7 @@ and what the head tells of. When its input ends, so does it, and leaves nothing 
 
 from __future__ import annotations
 
+import gc
 import mmap
 import pickle
 import struct
@@ -15,7 +16,7 @@ from typing import Final, NamedTuple
 
 from intercede.toolkit import Limits, TarReader
 
-from ._fetching import Fetched, Fetching
+from ._fetching import Fetching
 from ._plain import PlainReader
 
 __all__ = ["FETCHED", "FREED", "HEAD", "READY", "SLOT", "SLOTS", "Piece", "Receive", "serve"]
@@ -23,13 +24,13 @@ __all__ = ["FETCHED", "FREED", "HEAD", "READY", "SLOT", "SLOTS", "Piece", "Recei
 #: The memory in common, in pieces: one is filled while the other is read.
 SLOTS: Final = 2
 SLOT: Final = 2**20
-#: The head of an answer: of which kind it is, and a number.
-HEAD: Final = struct.Struct(">BI")
-#: It can begin.
+#: The head of an answer: of which kind it is, of which slot, and how many bytes follow, a pickle.
+HEAD: Final = struct.Struct(">BBI")
+#: It can begin; nothing follows.
 READY: Final = 0
-#: A slot was read; its number.
+#: A slot was read; the news.
 FREED: Final = 1
-#: A stream was taken to its end; how many bytes follow, a pickle of what was fetched.
+#: A stream was taken to its end; what was fetched.
 FETCHED: Final = 2
 
 
@@ -78,28 +79,29 @@ def serve(descriptor: int) -> None:
         while True:
             request = _told()
             assert isinstance(request, Receive)
-            fetched = pickle.dumps(_receive(request, memory))
-            _answer(FETCHED, len(fetched), fetched)
+            _receive(request, memory)
     except (EOFError, BrokenPipeError):
         pass  # whoever started this process is gone
 
 
-def _receive(request: Receive, memory: mmap.mmap) -> Fetched:
+def _receive(request: Receive, memory: mmap.mmap) -> None:
     fetching = request.fetching()
+    gc.disable()  # none of the thousands of things that a stream brings refers to itself
     try:
         while isinstance(piece := _told(), Piece):
             at = piece.slot * SLOT
             fetching.feed(memory[at : at + piece.size])
-            _answer(FREED, piece.slot)
+            _answer(FREED, piece.slot, pickle.dumps(fetching.news()))
     finally:
         fetched = fetching.finish()
-    return fetched
+        gc.enable()
+    _answer(FETCHED, follows=pickle.dumps(fetched))
 
 
 def _told() -> object:
     return pickle.load(sys.stdin.buffer)  # noqa: S301 - from whoever started this process
 
 
-def _answer(kind: int, number: int = 0, rest: bytes = b"") -> None:
-    sys.stdout.buffer.write(HEAD.pack(kind, number) + rest)
+def _answer(kind: int, slot: int = 0, follows: bytes = b"") -> None:
+    sys.stdout.buffer.write(HEAD.pack(kind, slot, len(follows)) + follows)
     sys.stdout.buffer.flush()

@@ -12,7 +12,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol, Self
@@ -20,11 +20,12 @@ from typing import Final, Protocol, Self
 import anyio
 import anyio.abc
 import anyio.to_thread
+from attrs import evolve
 
 from intercede.core import ResourceError
 from intercede.toolkit import Limits, sweep, to_its_end
 
-from ._fetching import Fetched, Fetching
+from ._fetching import Came, Fetched, Fetching
 from ._porter import FETCHED, FREED, HEAD, READY, SLOT, SLOTS, Piece, Receive
 
 __all__ = ["Porters", "Receiver"]
@@ -49,11 +50,11 @@ serve({})
 class Receiver(Protocol):
     """Takes one stream; see `Fetching`."""
 
-    async def feed(self, chunk: bytes) -> None:
-        """Go on."""
+    async def feed(self, chunk: bytes) -> Mapping[str, Came]:
+        """Go on. Returns the news, though not always of this chunk; see `Fetching.news`."""
 
     async def finish(self) -> Fetched:
-        """The stream has ended: what was fetched."""
+        """The stream has ended: what was fetched, and the rest of the news."""
 
 
 class _Thread:
@@ -62,8 +63,9 @@ class _Thread:
     def __init__(self, fetching: Fetching) -> None:
         self._fetching = fetching
 
-    async def feed(self, chunk: bytes) -> None:
+    async def feed(self, chunk: bytes) -> Mapping[str, Came]:
         await anyio.to_thread.run_sync(self._fetching.feed, chunk)
+        return self._fetching.news()
 
     async def finish(self) -> Fetched:
         return await anyio.to_thread.run_sync(self._fetching.finish)
@@ -89,6 +91,7 @@ class _Porter:
         self._memory = memory
         self._free = list(range(SLOTS))
         self._heard = bytearray()
+        self._news: dict[str, Came] = {}
         self._is_ready = False
 
     @classmethod
@@ -123,25 +126,31 @@ class _Porter:
             return True
         try:
             with anyio.fail_after(_START_S):
-                self._is_ready = await self._exactly(HEAD.size) == HEAD.pack(READY, 0)
+                self._is_ready = await self._exactly(HEAD.size) == HEAD.pack(READY, 0, 0)
         except (ResourceError, TimeoutError):
             return False
         return self._is_ready
 
-    async def feed(self, chunk: bytes) -> None:
+    async def feed(self, chunk: bytes) -> Mapping[str, Came]:
         for start in range(0, len(chunk), SLOT):
             piece = chunk[start : start + SLOT]
             while not self._free:
-                await self._hear()
+                self._take(*await self._hear())
             slot = self._free.pop()
             self._memory[slot * SLOT : slot * SLOT + len(piece)] = piece
             await self.tell(Piece(slot, len(piece)))
+        news, self._news = self._news, {}
+        return news
 
     async def finish(self) -> Fetched:
         await self.tell(None)
-        while (fetched := await self._hear()) is None:
-            pass
-        return fetched
+        while True:
+            kind, slot, rest = await self._hear()
+            if kind == FETCHED:
+                assert isinstance(rest, Fetched)
+                news, self._news = self._news, {}
+                return evolve(rest, news=news | dict(rest.news))
+            self._take(kind, slot, rest)
 
     async def end(self) -> None:
         """End it, whatever it does."""
@@ -156,16 +165,17 @@ class _Porter:
         with _lost():
             await self._process.stdin.send(pickle.dumps(request))
 
-    async def _hear(self) -> Fetched | None:
-        """Its next answer: that a slot is free again, or what was fetched."""
-        kind, number = HEAD.unpack(await self._exactly(HEAD.size))
-        if kind == FREED:
-            self._free.append(number)
-            return None
-        assert kind == FETCHED
-        fetched = pickle.loads(await self._exactly(number))  # noqa: S301 - from a process of our own
-        assert isinstance(fetched, Fetched)
-        return fetched
+    async def _hear(self) -> tuple[int, int, object]:
+        """Its next answer: of which kind it is, of which slot, and what it says."""
+        kind, slot, size = HEAD.unpack(await self._exactly(HEAD.size))
+        return kind, slot, pickle.loads(await self._exactly(size))  # noqa: S301 - from a process of our own
+
+    def _take(self, kind: int, slot: int, news: object) -> None:
+        """A slot is free again."""
+        assert kind == FREED
+        assert isinstance(news, dict)
+        self._free.append(slot)
+        self._news |= news
 
     async def _exactly(self, size: int) -> bytes:
         assert self._process.stdout is not None

@@ -25,6 +25,7 @@ from intercede.toolkit import (
 
 from . import _sandbox as sandbox
 from ._asking import only_finished
+from ._fetching import Came, job_outputs
 from ._host import Host, refused_root
 from ._plain import PACK
 
@@ -78,18 +79,24 @@ async def _fetch_stream(
     )
     lost: ConnectionLost | OperationTimeout | None = None
     first = bytearray()
+    came: dict[str, JobOutput] = {}
+
+    async def learn(news: Mapping[str, Came]) -> None:
+        if news:
+            came.update(await anyio.to_thread.run_sync(job_outputs, news, dest))
+
     async with host.porters.receiving(script.nonce, dest, limits, is_tar=is_tar) as receiver:
         try:
             async with host.transport.stream(command) as process:
                 async for chunk in process.stdout:
                     if len(first) < _BEGINNING:
                         first += chunk[:_BEGINNING]
-                    await receiver.feed(chunk)
+                    await learn(await receiver.feed(chunk))
                 await process.wait()
         except (ConnectionLost, OperationTimeout) as error:
             lost = error
         fetched = await receiver.finish()
-    came = await anyio.to_thread.run_sync(fetched.outputs, dest)
+    await learn(fetched.news)
     if lost is not None and not came:
         raise lost  # nothing has come: the whole operation has failed
     lines = script.parse(bytes(first)).lines

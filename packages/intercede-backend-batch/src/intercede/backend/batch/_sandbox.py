@@ -525,9 +525,12 @@ def select_function(spec: SubmissionSpec, variants: Iterable[CopyVars]) -> str:
     if secrets:
         cases = "|".join(f'"$w"/{quote(name)}' for name in secrets)
         lines.append(f"      case $f in {cases}) continue;; esac")
+    if any("/" in member.pattern for member in spec.outputs.members):
+        lines += [
+            "      p=${f%/*}",
+            '      while [ "$p" != "$w" ]; do [ ! -h "$p" ] || f=$p; p=${p%/*}; done',
+        ]
     lines += [
-        "      p=${f%/*}",
-        '      while [ "$p" != "$w" ]; do [ ! -h "$p" ] || f=$p; p=${p%/*}; done',
         "      printf '%s\\0' \"$f\"",
         "    done",
         "  }",
@@ -580,7 +583,7 @@ def stream_output(jobs: Sequence[tuple[str, int]], resource: str, *, ended: bool
         ended: As for `purge`.
         pack: Sends the files whose names come on its input, each with a NUL, in shell.
     """
-    condition = "true" if ended else _HAS_ENDED
+    condition = '[ -d "$j" ]' if ended else _HAS_ENDED
     checks = "".join(
         f"check {submission} {' '.join(map(str, copies))}\n"
         for submission, copies in _by_submission(jobs).items()
@@ -590,21 +593,24 @@ check() {{
   s=$1; shift
   name= spec=
   [ -h "$s" ] || {{ read -r name _ && IFS= read -r _ && IFS= read -r spec; }} 2>/dev/null < "$s/meta"
-  [ "$name" != {quote(resource)} ] || printf '%s\\n' "meta $s $spec" >&3
+  [ "$name" = {quote(resource)} ] || {{ for c; do echo "absent $s/$c"; done >&3; return; }}
+  printf '%s\\n' "meta $s $spec" >&3
   for c; do
     j=$s/$c
-    if [ "$name" != {quote(resource)} ] || [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j" >&3
-    elif {condition}; then echo "ready $j" >&3; echo "$j"
-    else echo "unended $j" >&3
+    if [ ! -h "$j" ] && {{ {condition}; }}; then echo "$j"
+    elif [ ! -h "$j" ] && [ -d "$j" ]; then echo "unended $j" >&3
+    else echo "absent $j" >&3
     fi
   done
 }}
 list() {{
   of=
   for j in $ready; do
-    s=${{j%/*}}
-    if [ "$s" != "$of" ]; then of=$s; select_output() {{ :; }}; [ ! -f "$s/select" ] || . "./$s/select"; fi
-    for f in stdout stderr log; do [ ! -f "$j/$f" ] || printf '%s\\0' "$j/$f"; done
+    case $j in
+      "$of"/*) ;;
+      *) of=${{j%/*}}; select_output() {{ :; }}; [ ! -f "$of/select" ] || . "./$of/select";;
+    esac
+    for f in "$j/stdout" "$j/stderr" "$j/log"; do [ ! -f "$f" ] || printf '%s\\0' "$f"; done
     [ ! -d "$j/work" ] || [ -h "$j/work" ] || select_output "$j/work"
     printf '%s\\0' "$j"
   done
@@ -612,6 +618,7 @@ list() {{
 frame say
 ready=$({checks})
 if [ -n "$ready" ]; then
+  printf 'ready %s\\n' $ready
   frame tar
   said=$({{ list | {{
     {pack}
