@@ -19,6 +19,7 @@ from intercede.core import (
 from intercede.toolkit import TAR_END, Limits, TarKind, TarReader, tar_header, tar_padding
 
 NONCE = "0123456789abcdef"
+JOBS = frozenset({"s/0", "s/1"})
 WORD = f"\n{NONCE} ".encode()
 SPEC = SubmissionSpec("true", resident=True, outputs=OutputSpec(["a", "b"]))
 
@@ -43,7 +44,7 @@ def finish(words: str = "code 0") -> bytes:
     return WORD + b"tar-ended\n" + words.encode() + WORD + b"ended\n"
 
 
-READY = preface(f"meta s {to_json(SPEC)}", "ready s/0", "ready s/1")
+READY = preface(f"meta s {to_json(SPEC)}")
 STREAM = (
     b"Welcome to login1\n"
     + READY
@@ -59,7 +60,7 @@ STREAM = (
 
 
 def receive(stream: bytes, dest: Path, size: int = 10**6) -> Fetched:
-    fetching = Fetching(NONCE, dest, Limits(), TarReader())
+    fetching = Fetching(NONCE, dest, JOBS, Limits(), TarReader())
     for start in range(0, len(stream), size):
         fetching.feed(stream[start : start + size])
     fetched = fetching.finish()
@@ -105,20 +106,20 @@ def test_a_stream_cut_anywhere_gives_whole_jobs_or_none(tmp_path: Path) -> None:
 def test_a_stream_without_a_beginning_is_an_error_with_its_words(tmp_path: Path) -> None:
     fetched = receive(b"bash: eval: not found", tmp_path)
     with pytest.raises(ResourceError, match="no beginning") as caught:
-        _ = fetched.preface
+        fetched.raise_for_no_answer()
     assert caught.value.said == "bash: eval: not found"
 
 
 def test_what_is_not_ready_is_told_apart(tmp_path: Path) -> None:
-    fetched = receive(preface("unended s/0", "absent s/1") + WORD + b"ended\n", tmp_path)
-    assert fetched.preface.unended == {"s/0"}
-    assert fetched.preface.absent == {"s/1"}
+    fetched = receive(READY + archive() + finish("absent s/1\nunended s/0\ncode 0"), tmp_path)
+    assert fetched.unended == {"s/0"}
+    assert fetched.absent == {"s/1"}
     assert fetched.news == {}
 
 
 def test_garbage_in_the_archive_fails_what_was_not_complete(tmp_path: Path) -> None:
     stream = READY + WORD + b"tar\n" + file("s/0/stdout", b"1") + end_of("s/0")
-    first = Fetching(NONCE, tmp_path, Limits(), TarReader())
+    first = Fetching(NONCE, tmp_path, JOBS, Limits(), TarReader())
     first.feed(stream)
     first.feed(b"x" * 2000 + finish())
     outputs = job_outputs(first.finish().news, tmp_path)
@@ -175,7 +176,7 @@ def test_what_comes_of_a_job_that_is_complete_is_left_out(tmp_path: Path) -> Non
 
 def test_a_job_that_has_failed_stays_so_whatever_else_comes_of_it(tmp_path: Path) -> None:
     members = [file(f"s/0/work/{name}", bytes(10)) for name in "abc"]
-    fetching = Fetching(NONCE, tmp_path, Limits(max_bytes=19), TarReader())
+    fetching = Fetching(NONCE, tmp_path, JOBS, Limits(max_bytes=19), TarReader())
     fetching.feed(READY + archive(*members, end_of("s/0")) + finish())
     failure = fetching.finish().news["s/0"].failure
     assert failure is not None
@@ -196,7 +197,7 @@ def test_what_tar_could_not_read_fails_that_job(tmp_path: Path) -> None:
 
 
 def test_a_specification_that_was_forged_does_not_keep_the_files_away(tmp_path: Path) -> None:
-    stream = preface("meta s {not json", "ready s/0") + archive(
+    stream = preface("meta s {not json") + archive(
         file("s/0/work/a", b"1"), end_of("s/0")
     )
     outputs = outputs_of(stream + finish(), tmp_path)
@@ -215,12 +216,12 @@ def test_a_dest_that_cannot_be_written_fails_each_job_with_its_reason(tmp_path: 
 
 def test_an_endless_preface_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("intercede.backend.batch._fetching._PREFACE_MAX", 1000)
-    fetching = Fetching(NONCE, tmp_path, Limits(), TarReader())
+    fetching = Fetching(NONCE, tmp_path, JOBS, Limits(), TarReader())
     for _ in range(100):
         fetching.feed(b"x" * 100)
     assert len(fetching._before) <= 1100
     with pytest.raises(ResourceError):
-        _ = fetching.finish().preface
+        fetching.finish().raise_for_no_answer()
 
 
 @given(st.data())

@@ -25,11 +25,12 @@ from intercede.toolkit import TAR_END, Limits, TarKind, tar_header, tar_padding
 NONCE = "0123456789abcdef"
 WORD = f"\n{NONCE} ".encode()
 MANY = 1_000
+JOBS = frozenset({"s/0", "s/1", "s/2"})
 SPEC = SubmissionSpec("true", resident=True, outputs=OutputSpec(["f*", "missing"]), stdout="said")
 READY = (
     WORD
     + b"say\n"
-    + f"meta s {to_json(SPEC)}\nready s/0\nready s/1\nunended s/2\n".encode()
+    + f"meta s {to_json(SPEC)}\n".encode()
     + WORD
     + b"tar\n"
 )
@@ -54,7 +55,7 @@ STREAM = (
     + end_of("s/1")
     + TAR_END
     + WORD
-    + b"tar-ended\ntar: s/0/work/f: Permission denied\ncode 2"
+    + b"tar-ended\nunended s/2\ntar: s/0/work/f: Permission denied\ncode 2"
     + WORD
     + b"ended\n"
 )
@@ -84,7 +85,7 @@ async def take(
 ) -> tuple[bool, Fetched]:
     """Returns whether a porter took it, and what was fetched, with all the news."""
     news: dict[str, Came] = {}
-    async with porters.receiving(NONCE, dest, Limits(**limits), is_tar=True) as receiver:
+    async with porters.receiving(NONCE, dest, JOBS, Limits(**limits), is_tar=True) as receiver:
         for start in range(0, len(stream), size):
             news |= await receiver.feed(stream[start : start + size])
         fetched = await receiver.finish()
@@ -121,7 +122,7 @@ async def test_a_porter_brings_what_a_thread_brings(
         assert set(outputs) == {"s/0", "s/1"}
         assert len(outputs["s/0"].files) == 301
         assert outputs["s/0"].stdout == by_thread / "s/0/said"
-        assert fetched.preface.unended == {"s/2"}
+        assert fetched.unended == {"s/2"}
 
 
 async def test_limits_hold_in_a_porter(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ async def test_a_stream_without_a_beginning_is_the_same_error(tmp_path: Path) ->
     async with ready() as porters:
         _, fetched = await take(porters, tmp_path, b"bash: eval: not found")
     with pytest.raises(ResourceError, match="no beginning") as caught:
-        _ = fetched.preface
+        fetched.raise_for_no_answer()
     assert caught.value.said == "bash: eval: not found"
 
 
@@ -186,7 +187,7 @@ async def test_a_backend_that_is_closed_within_a_fetch_ends_the_porter_behind_it
 ) -> None:
     async with ready() as porters:
         pid = pid_of(porters)
-        async with porters.receiving(NONCE, tmp_path, Limits(), is_tar=True) as receiver:
+        async with porters.receiving(NONCE, tmp_path, JOBS, Limits(), is_tar=True) as receiver:
             await porters.aclose()
             await receiver.feed(STREAM)
             assert is_there(pid)
@@ -200,7 +201,7 @@ async def test_a_porter_that_is_killed_is_one_error_and_leaves_nothing(tmp_path:
         await take(porters, tmp_path / "before")
         pid = pid_of(porters)
         with pytest.raises(ResourceError, match="has ended; fetch again"):
-            async with porters.receiving(NONCE, tmp_path, Limits(), is_tar=True) as receiver:
+            async with porters.receiving(NONCE, tmp_path, JOBS, Limits(), is_tar=True) as receiver:
                 await receiver.feed(STREAM[:100_000])
                 os.kill(pid, signal.SIGKILL)
                 for _ in range(100):
@@ -216,7 +217,7 @@ async def test_a_fetch_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
     async with ready() as porters:
         pid = pid_of(porters)
         with anyio.move_on_after(1.0) as scope:
-            async with porters.receiving(NONCE, tmp_path, Limits(), is_tar=True) as receiver:
+            async with porters.receiving(NONCE, tmp_path, JOBS, Limits(), is_tar=True) as receiver:
                 await receiver.feed(STREAM[:100_000])
                 while not os.listdir(tmp_path):
                     await anyio.sleep(0.01)
@@ -228,7 +229,7 @@ async def test_a_fetch_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
 
 async def test_a_fetch_that_breaks_off_leaves_nothing_in_a_thread_either(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with Porters().receiving(NONCE, tmp_path, Limits(), is_tar=True) as receiver:
+        async with Porters().receiving(NONCE, tmp_path, JOBS, Limits(), is_tar=True) as receiver:
             await receiver.feed(STREAM[:100_000])
             assert os.listdir(tmp_path)
             _ = 1 / 0
@@ -290,7 +291,7 @@ async def test_a_porter_ends_with_the_program_that_started_it_and_leaves_nothing
         async def main():
             async with ready() as porters:
                 pid = pid_of(porters)
-                async with porters.receiving(NONCE, Path(sys.argv[1]), Limits(), is_tar=True) as receiver:
+                async with porters.receiving(NONCE, Path(sys.argv[1]), JOBS, Limits(), is_tar=True) as receiver:
                     await receiver.feed(STREAM[:100_000])
                     while not os.listdir(sys.argv[1]):
                         await anyio.sleep(0.01)
@@ -321,7 +322,7 @@ async def test_ctrl_c_is_not_for_the_porter() -> None:
 def test_a_porter_leaves_nothing_wherever_its_input_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: int
 ) -> None:
-    requests = [_porter.Receive(NONCE, tmp_path, Limits(), True), _porter.Piece(1, 1000)]
+    requests = [_porter.Receive(NONCE, tmp_path, JOBS, Limits(), True), _porter.Piece(1, 1000)]
     answers = serve(monkeypatch, requests[:told], [b"", STREAM[:1000]])
     assert answers.startswith(_porter.HEAD.pack(_porter.READY, 0, 0))
     assert not os.listdir(tmp_path)
@@ -334,7 +335,7 @@ def test_a_porter_answers_each_piece_and_then_tells_what_was_fetched(
     answers = serve(
         monkeypatch,
         [
-            _porter.Receive(NONCE, tmp_path, Limits(), True),
+            _porter.Receive(NONCE, tmp_path, JOBS, Limits(), True),
             _porter.Piece(1, 1500),
             _porter.Piece(0, len(stream) - 1500),
             None,
@@ -352,7 +353,7 @@ def test_a_porter_answers_each_piece_and_then_tells_what_was_fetched(
     assert said[:2] == [None, {}]
     assert job_outputs(said[2], tmp_path)["s/1"].files["fine"].read_bytes() == b"3" * 2000
     assert isinstance(said[3], Fetched)
-    assert set(said[3].news) == {"s/0"}
+    assert set(said[3].news) == {"s/0", "s/2"}
     assert said[3].news["s/0"].failure is not None
 
 

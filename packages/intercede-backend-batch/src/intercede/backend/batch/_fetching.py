@@ -1,9 +1,8 @@
 """From the stream that the host sends to the files of each job.
 
-The stream is a preface of lines (which jobs are ready, what was declared), one archive (of tar's, or of our own shell text), and an end
-with tar's words. A job is complete
-when its directory has come, which the host sends last; whatever happens to the stream before that, the job fails with NOT_NOW and
-leaves nothing behind (F9). One job's trouble is its own (F3, F4).
+The stream is a preface of lines (what was declared), one archive (of tar's, or of our own shell text), and an end with tar's words and the
+jobs that are not ready. A job is complete when its directory has come, which the host sends last; whatever happens to the stream before
+that, the job fails with NOT_NOW and leaves nothing behind (F9). One job's trouble is its own (F3, F4).
 
 Synchronous, to be fed in a thread: it writes files.
 """
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -48,12 +47,12 @@ from ._plain import PlainReader, Unread
 
 __all__ = ["Came", "Fetched", "Fetching", "job_outputs", "missing_members"]
 
-#: A preface longer than this is none: 10,000 jobs need 1 MiB.
+#: A preface longer than this is none: it has a line for each submission.
 _PREFACE_MAX = 64 * 2**20
 #: How much of what is no preface is shown.
 _BEFORE_SHOWN: Final = 500
-#: What tar says is about files that cannot be read; more of it is not kept.
-_WORDS_MAX = 2**20
+#: What is said at the end is about jobs that are not ready, 40 bytes each, and files that cannot be read; more of it is not kept.
+_WORDS_MAX = 16 * 2**20
 #: Where a job's payload runs.
 _WORK = "work/"
 _MEMBER = re.compile(r"([^/]+/[0-9]+)/(.*)", re.DOTALL)
@@ -61,23 +60,6 @@ _MEMBER = re.compile(r"([^/]+/[0-9]+)/(.*)", re.DOTALL)
 _SPECIAL: Final = frozenset("*?[/")
 #: What tar says of a file, with --quoting-style=escape.
 _TAR_WORDS = re.compile(r"tar: ([^/ ]+/[0-9]+)/(.*)")
-
-
-@frozen
-class Preface:
-    """What the host says before the archive.
-
-    Attributes:
-        ready: Jobs whose output follows, as `<submission>/<copy>`.
-        unended: Jobs without a record of their end.
-        absent: Jobs that are not there.
-        specs: By submission, its specification without the inputs.
-    """
-
-    ready: frozenset[str]
-    unended: frozenset[str]
-    absent: frozenset[str]
-    specs: Mapping[str, SubmissionSpec] = field(hash=False)
 
 
 class Came(NamedTuple):
@@ -120,22 +102,24 @@ class Fetched:
 
     Attributes:
         news: By `<submission>/<copy>`, of the jobs of which it was not told before, or of which something else is true now.
+        unended: Jobs without a record of their end.
+        absent: Jobs that are not there.
+        instead: What came in place of an answer; None: an answer came.
     """
 
     news: Mapping[str, Came] = field(hash=False)
-    _preface: Preface | None
-    _before: str
+    unended: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+    instead: str | None = None
 
-    @property
-    def preface(self) -> Preface:
-        """What the host said first.
+    def raise_for_no_answer(self) -> None:
+        """Raise unless the host has said something that parses.
 
         Raises:
-            ResourceError: It has said nothing that parses.
+            ResourceError: With what it has said.
         """
-        if self._preface is None:
-            raise ResourceError("the answer has no beginning", said=self._before)
-        return self._preface
+        if self.instead is not None:
+            raise ResourceError("the answer has no beginning", said=self.instead)
 
 
 def job_outputs(news: Mapping[str, Came], dest: Path) -> dict[str, JobOutput]:
@@ -154,19 +138,27 @@ class Fetching:
     Args:
         nonce: The random word of the script that sends it.
         dest: Where the jobs' directories go.
+        jobs: Those asked for, as `<submission>/<copy>`. No others are written.
         limits: For each job.
         reader: Of the archive.
     """
 
     def __init__(
-        self, nonce: str, dest: Path, limits: Limits, reader: TarReader | PlainReader
+        self,
+        nonce: str,
+        dest: Path,
+        jobs: Set[str],
+        limits: Limits,
+        reader: TarReader | PlainReader,
     ) -> None:
         self._word = f"\n{nonce} ".encode()
+        self._asked = jobs
         self._dest = dest
         self._limits = limits
         self._before = bytearray()
         self._after = bytearray()
-        self._preface: Preface | None = None
+        #: What was declared, by submission, once it has come.
+        self._specs: Mapping[str, SubmissionSpec] | None = None
         self._reader = reader
         #: By job, why not all of it could be read.
         self._unread: dict[str, str] = {}
@@ -187,10 +179,10 @@ class Fetching:
 
     def feed(self, chunk: bytes) -> None:
         """Go on. Nothing that the stream holds makes it raise."""
-        if self._preface is None:
+        if self._specs is None:
             self._before += chunk
             chunk = self._read_preface()
-        if self._preface is None or self._broken or not chunk:
+        if self._specs is None or self._broken or not chunk:
             return
         try:
             events = self._reader.feed(chunk)
@@ -220,19 +212,24 @@ class Fetching:
     def finish(self) -> Fetched:
         """The stream has ended: what is not complete has failed. Idempotent, but for the news."""
         self._drop(Failure(FailureCode.NOT_NOW, self._broken or "the stream was cut; fetch again"))
-        if self._preface is not None:
-            self._judge(self._preface)
-        before = self._before[-_BEFORE_SHOWN:].decode("ascii", "replace")
-        return Fetched(self.news(), self._preface, before)
+        if self._specs is None:
+            instead = self._before[-_BEFORE_SHOWN:].decode("ascii", "replace")
+            return Fetched(self.news(), instead=instead)
+        words = self._after.decode("utf-8", "replace").splitlines()
+        silent = self._asked - self._jobs.keys()
+        unended = silent & {line[8:] for line in words if line.startswith("unended ")}
+        absent = silent & {line[7:] for line in words if line.startswith("absent ")}
+        self._judge(silent - unended - absent, words)
+        return Fetched(self.news(), frozenset(unended), frozenset(absent))
 
-    def _judge(self, preface: Preface) -> None:
-        """Say of each job what became of it."""
-        for job, words in (self._tar_words() | self._unread).items():
+    def _judge(self, lost: Set[str], said: Sequence[str]) -> None:
+        """Say what became of those of which not all came, or nothing."""
+        for job, words in (_tar_words(said) | self._unread).items():
             came = self._jobs.get(job)
             if came is not None and came.failure is None:
                 failure = Failure(FailureCode.FAILED, f"not all could be read: {words}")
                 self._learn(job, came._replace(failure=failure))
-        for job in preface.ready - self._jobs.keys():
+        for job in lost:
             reason = self._broken or "the stream was cut; fetch again"
             self._learn(job, Came(failure=Failure(FailureCode.NOT_NOW, reason)))
 
@@ -254,19 +251,10 @@ class Fetching:
             return b""
         start = self._before.find(self._word + b"say\n")
         lines = self._before[start if start >= 0 else at : at].decode("utf-8", "surrogateescape")
-        self._preface = _parse_preface(lines)
+        self._specs = _parse_preface(lines)
         rest = bytes(self._before[at + len(end) :])
         self._before.clear()
         return rest
-
-    def _tar_words(self) -> dict[str, str]:
-        """By job, what tar said about its files."""
-        said: dict[str, str] = {}
-        for line in self._after.decode("utf-8", "replace").splitlines():
-            match = _TAR_WORDS.match(line)
-            if match is not None:
-                said.setdefault(match[1], match[2])
-        return said
 
     def _note(self, unread: Unread) -> None:
         match = _MEMBER.fullmatch(unread.name)
@@ -284,11 +272,11 @@ class Fetching:
             submission, _, rest = member.name.removeprefix("./").partition("/")
             copy, _, name = rest.partition("/")
             job = f"{submission}/{copy}"
-            assert self._preface is not None
-            if job not in self._preface.ready or job in self._jobs:
+            if job not in self._asked or job in self._jobs:
                 return
             if job != self._job:
-                self._begin_job(job, self._preface.specs.get(submission))
+                assert self._specs is not None
+                self._begin_job(job, self._specs.get(submission))
         if not name:
             if member.kind is TarKind.DIRECTORY:
                 self._commit()
@@ -397,22 +385,28 @@ class Fetching:
             self._learn(self._job, Came(failure=failure))
 
 
-def _parse_preface(text: str) -> Preface:
-    jobs: dict[str, set[str]] = {"ready": set(), "unended": set(), "absent": set()}
+def _tar_words(lines: Iterable[str]) -> dict[str, str]:
+    """By job, what tar said about its files."""
+    said: dict[str, str] = {}
+    for line in lines:
+        match = _TAR_WORDS.match(line)
+        if match is not None:
+            said.setdefault(match[1], match[2])
+    return said
+
+
+def _parse_preface(text: str) -> dict[str, SubmissionSpec]:
+    """By submission, its specification without the inputs."""
     specs = {}
     for line in text.splitlines():
         word, _, rest = line.partition(" ")
-        if word in jobs:
-            jobs[word].add(rest)
-        elif word == "meta":
+        if word == "meta":
             submission, _, spec = rest.partition(" ")
             try:
                 specs[submission] = from_json(SubmissionSpec, spec)
             except ConfigurationError:
                 continue  # forged or broken: what was declared is not known, what came is
-    return Preface(
-        frozenset(jobs["ready"]), frozenset(jobs["unended"]), frozenset(jobs["absent"]), specs
-    )
+    return specs
 
 
 def _renamed(spec: SubmissionSpec | None) -> Mapping[str, str]:

@@ -11,6 +11,7 @@ import mmap
 import pickle
 import struct
 import sys
+from collections.abc import Set
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -40,19 +41,21 @@ class Receive(NamedTuple):
     Attributes:
         nonce: The random word of the script that sends it.
         dest: Where the jobs' directories go, absolute.
+        jobs: Those asked for.
         limits: For each job.
         is_tar: Its archive is tar's.
     """
 
     nonce: str
     dest: Path
+    jobs: Set[str]
     limits: Limits
     is_tar: bool
 
     def fetching(self) -> Fetching:
         """What takes it."""
         reader = TarReader() if self.is_tar else PlainReader()
-        return Fetching(self.nonce, self.dest, self.limits, reader)
+        return Fetching(self.nonce, self.dest, self.jobs, self.limits, reader)
 
 
 class Piece(NamedTuple):

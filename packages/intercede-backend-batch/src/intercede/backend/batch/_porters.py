@@ -12,7 +12,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Set
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol, Self
@@ -198,7 +198,7 @@ class Porters:
 
     @asynccontextmanager
     async def receiving(
-        self, nonce: str, dest: Path, limits: Limits, *, is_tar: bool
+        self, nonce: str, dest: Path, jobs: Set[str], limits: Limits, *, is_tar: bool
     ) -> AsyncIterator[Receiver]:
         """Take a stream; see `Fetching`. Left without `finish`, nothing stays of what was not complete.
 
@@ -206,7 +206,7 @@ class Porters:
             ResourceError: The porter has ended.
         """
         # A porter has its own idea of the current directory, and asking for ours blocks nothing.
-        request = Receive(nonce, dest.absolute(), limits, is_tar)  # noqa: ASYNC240
+        request = Receive(nonce, dest.absolute(), jobs, limits, is_tar)  # noqa: ASYNC240
         porter, self._idle = self._idle, None
         try:
             if porter is not None and await porter.is_ready():

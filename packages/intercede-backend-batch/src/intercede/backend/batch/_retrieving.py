@@ -68,6 +68,7 @@ async def _fetch_stream(
     """One stream. Returns the jobs that have no record of their end."""
     script = host.script()
     jobs = sorted({(part.submission, part.copy) for part in parts.values()})
+    asked = {f"{submission}/{copy}" for submission, copy in jobs}
     is_tar = host.tar == sandbox.TAR_GNU
     pack = sandbox.PACK_GNU_TAR if is_tar else PACK
     script.add(sandbox.stream_output(jobs, host.name, ended=ended, pack=pack))
@@ -85,7 +86,7 @@ async def _fetch_stream(
         if news:
             came.update(await anyio.to_thread.run_sync(job_outputs, news, dest))
 
-    async with host.porters.receiving(script.nonce, dest, limits, is_tar=is_tar) as receiver:
+    async with host.porters.receiving(script.nonce, dest, asked, limits, is_tar=is_tar) as receiver:
         try:
             async with host.transport.stream(command) as process:
                 async for chunk in process.stdout:
@@ -104,12 +105,14 @@ async def _fetch_stream(
         if line.startswith("refused "):
             raise refused_root(line)
     nowhere = "absent" in lines
+    if not nowhere:
+        fetched.raise_for_no_answer()
     undecided = {}
     for job, part in parts.items():
         key = f"{part.submission}/{part.copy}"
-        if nowhere or key in fetched.preface.absent:
+        if nowhere or key in fetched.absent:
             failures[job] = Failure(FailureCode.NO_SUCH_JOB, "no such job is here")
-        elif key in fetched.preface.unended:
+        elif key in fetched.unended:
             undecided[job] = part
         elif key in came:
             outputs[job] = came[key]

@@ -573,7 +573,7 @@ def _find_literal(name: str) -> str:
 
 
 def stream_output(jobs: Sequence[tuple[str, int]], resource: str, *, ended: bool, pack: str) -> str:
-    """Say which jobs are ready and what they declared; then one stream with the output of those.
+    """Say what was declared; then one stream with the output of the jobs that are ready; then which jobs are not.
 
     Each job's members end with its directory: a job whose directory has come is complete.
 
@@ -584,49 +584,41 @@ def stream_output(jobs: Sequence[tuple[str, int]], resource: str, *, ended: bool
         pack: Sends the files whose names come on its input, each with a NUL, in shell.
     """
     condition = '[ -d "$j" ]' if ended else _HAS_ENDED
-    checks = "".join(
-        f"check {submission} {' '.join(map(str, copies))}\n"
-        for submission, copies in _by_submission(jobs).items()
-    )
+    copies = _by_submission(jobs)
+    lists = "".join(f"list {name} {' '.join(map(str, of))}\n" for name, of in copies.items())
     return f"""\
-check() {{
-  s=$1; shift
+declared() {{
   name= spec=
   [ -h "$s" ] || {{ read -r name _ && IFS= read -r _ && IFS= read -r spec; }} 2>/dev/null < "$s/meta"
-  [ "$name" = {quote(resource)} ] || {{ for c; do echo "absent $s/$c"; done >&3; return; }}
-  printf '%s\\n' "meta $s $spec" >&3
+  [ "$name" != {quote(resource)} ] || printf '%s\\n' "meta $s $spec"
+}}
+list() {{
+  s=$1 name=; shift
+  [ -h "$s" ] || {{ read -r name _; }} 2>/dev/null < "$s/meta"
+  [ "$name" = {quote(resource)} ] || {{ for c; do echo "absent $s/$c" >&2; done; return; }}
+  select_output() {{ :; }}
+  [ ! -f "$s/select" ] || . "./$s/select"
   for c; do
     j=$s/$c
-    if [ ! -h "$j" ] && {{ {condition}; }}; then echo "$j"
-    elif [ ! -h "$j" ] && [ -d "$j" ]; then echo "unended $j" >&3
-    else echo "absent $j" >&3
+    if [ ! -h "$j" ] && {{ {condition}; }}; then
+      for f in "$j/stdout" "$j/stderr" "$j/log"; do [ ! -f "$f" ] || printf '%s\\0' "$f"; done
+      [ ! -d "$j/work" ] || [ -h "$j/work" ] || select_output "$j/work"
+      printf '%s\\0' "$j"
+    elif [ ! -h "$j" ] && [ -d "$j" ]; then echo "unended $j" >&2
+    else echo "absent $j" >&2
     fi
   done
 }}
-list() {{
-  of=
-  for j in $ready; do
-    case $j in
-      "$of"/*) ;;
-      *) of=${{j%/*}}; select_output() {{ :; }}; [ ! -f "$of/select" ] || . "./$of/select";;
-    esac
-    for f in "$j/stdout" "$j/stderr" "$j/log"; do [ ! -f "$f" ] || printf '%s\\0' "$f"; done
-    [ ! -d "$j/work" ] || [ -h "$j/work" ] || select_output "$j/work"
-    printf '%s\\0' "$j"
-  done
-}}
 frame say
-ready=$({checks})
-if [ -n "$ready" ]; then
-  printf 'ready %s\\n' $ready
-  frame tar
-  said=$({{ list | {{
-    {pack}
-    echo "code $?" >&2
-  }} ; }} 2>&1 >&3 3>&-)
-  frame tar-ended
-  printf '%s\\n' "$said"
-fi
+for s in {" ".join(copies)}; do declared; done
+frame tar
+said=$({{ {{
+{lists}}} | {{
+  {pack}
+  echo "code $?" >&2
+}} ; }} 2>&1 >&3 3>&-)
+frame tar-ended
+printf '%s\\n' "$said"
 """
 
 
