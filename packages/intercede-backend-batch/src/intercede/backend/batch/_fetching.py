@@ -188,7 +188,7 @@ class Fetching:
             events = self._reader.feed(chunk)
         except TarError as error:
             self._broken = f"the stream is not readable: {error}"
-            self._drop(Failure(FailureCode.NOT_NOW, self._broken))
+            self._drop(FailureCode.NOT_NOW, self._broken)
             return
         for event in events:
             if isinstance(event, TarMember):
@@ -211,7 +211,7 @@ class Fetching:
 
     def finish(self) -> Fetched:
         """The stream has ended: what is not complete has failed. Idempotent, but for the news."""
-        self._drop(Failure(FailureCode.NOT_NOW, self._broken or "the stream was cut; fetch again"))
+        self._drop(FailureCode.NOT_NOW, self._broken or "the stream was cut; fetch again")
         if self._specs is None:
             instead = self._before[-_BEFORE_SHOWN:].decode("ascii", "replace")
             return Fetched(self.news(), instead=instead)
@@ -294,7 +294,7 @@ class Fetching:
             self._fail(error)
 
     def _begin_job(self, job: str, spec: SubmissionSpec | None) -> None:
-        self._drop(Failure(FailureCode.NOT_NOW, "the stream went on before it was complete"))
+        self._drop(FailureCode.NOT_NOW, "the stream went on before it was complete")
         self._job = job
         self._prefix = f"{job}/"
         self._names.clear()
@@ -366,23 +366,23 @@ class Fetching:
 
     def _fail(self, error: InterCEdeError | OSError) -> None:
         if isinstance(error, LimitExceeded):
-            failure = Failure(FailureCode.LIMIT, str(error))
+            self._drop(FailureCode.LIMIT, str(error))
         elif isinstance(error, OSError):
-            where = f" at {self._dest}"
-            failure = Failure(FailureCode.FAILED, f"cannot be written{where}: {error.strerror}")
+            self._drop(
+                FailureCode.FAILED, f"cannot be written at {self._dest}: {error.strerror}"
+            )
         else:
-            failure = Failure(FailureCode.NOT_NOW, str(error))
-        self._drop(failure)
+            self._drop(FailureCode.NOT_NOW, str(error))
 
-    def _drop(self, failure: Failure) -> None:
-        """Leave nothing of the job that is being received."""
+    def _drop(self, code: FailureCode, reason: str) -> None:
+        """Leave nothing of the job that is being received, which fails."""
         self._in_file = False
         self._prefix = None
         if self._sink is not None:
             self._sink.discard()
             self._sink = None
         if self._job is not None and self._job not in self._jobs:
-            self._learn(self._job, Came(failure=failure))
+            self._learn(self._job, Came(failure=Failure(code, reason)))
 
 
 def _tar_words(lines: Iterable[str]) -> dict[str, str]:
