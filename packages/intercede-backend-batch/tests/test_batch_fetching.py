@@ -40,8 +40,9 @@ def archive(*members: bytes) -> bytes:
     return WORD + b"tar\n" + b"".join(members) + TAR_END + bytes(10240)
 
 
-def finish(words: str = "code 0") -> bytes:
-    return WORD + b"tar-ended\n" + words.encode() + WORD + b"ended\n"
+def finish(words: str = "code 0", *others: str) -> bytes:
+    told = "".join(f"{line}\n" for line in others).encode()
+    return WORD + b"others\n" + told + WORD + b"tar-ended\n" + words.encode() + WORD + b"ended\n"
 
 
 READY = preface(f"meta s {to_json(SPEC)}")
@@ -111,10 +112,28 @@ def test_a_stream_without_a_beginning_is_an_error_with_its_words(tmp_path: Path)
 
 
 def test_what_is_not_ready_is_told_apart(tmp_path: Path) -> None:
-    fetched = receive(READY + archive() + finish("absent s/1\nunended s/0\ncode 0"), tmp_path)
+    stream = READY + archive() + finish("code 0", "absent s/1", "unended s/0", "absent t/7")
+    fetched = receive(stream, tmp_path)
     assert fetched.unended == {"s/0"}
     assert fetched.absent == {"s/1"}
     assert fetched.news == {}
+
+
+def test_what_is_here_is_neither_absent_nor_unended(tmp_path: Path) -> None:
+    stream = READY + archive(end_of("s/0"), end_of("s/1"))
+    fetched = receive(stream + finish("code 0", "absent s/1", "unended s/0"), tmp_path)
+    assert fetched.news.keys() == {"s/0", "s/1"}
+    assert (fetched.unended, fetched.absent) == (frozenset(), frozenset())
+
+
+def test_a_file_whose_name_is_such_a_line_makes_no_job_absent(tmp_path: Path) -> None:
+    """`cat` says the name of what it cannot read as it is."""
+    words = "cat: s/1/work/\nabsent s/0\n: Permission denied\ncode 0"
+    fetched = receive(READY + archive(end_of("s/1")) + finish(words), tmp_path)
+    assert fetched.absent == frozenset()
+    failure = fetched.news["s/0"].failure
+    assert failure is not None
+    assert failure.code is FailureCode.NOT_NOW
 
 
 def test_garbage_in_the_archive_fails_what_was_not_complete(tmp_path: Path) -> None:
@@ -197,9 +216,7 @@ def test_what_tar_could_not_read_fails_that_job(tmp_path: Path) -> None:
 
 
 def test_a_specification_that_was_forged_does_not_keep_the_files_away(tmp_path: Path) -> None:
-    stream = preface("meta s {not json") + archive(
-        file("s/0/work/a", b"1"), end_of("s/0")
-    )
+    stream = preface("meta s {not json") + archive(file("s/0/work/a", b"1"), end_of("s/0"))
     outputs = outputs_of(stream + finish(), tmp_path)
     assert sorted(outputs["s/0"].files) == ["a"]
     assert outputs["s/0"].missing == ()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,7 @@ WORD = f"\n{NONCE} ".encode()
 MANY = 1_000
 JOBS = frozenset({"s/0", "s/1", "s/2"})
 SPEC = SubmissionSpec("true", resident=True, outputs=OutputSpec(["f*", "missing"]), stdout="said")
-READY = (
-    WORD
-    + b"say\n"
-    + f"meta s {to_json(SPEC)}\n".encode()
-    + WORD
-    + b"tar\n"
-)
+READY = WORD + b"say\n" + f"meta s {to_json(SPEC)}\n".encode() + WORD + b"tar\n"
 
 
 def file(name: str, content: bytes) -> bytes:
@@ -55,7 +49,9 @@ STREAM = (
     + end_of("s/1")
     + TAR_END
     + WORD
-    + b"tar-ended\nunended s/2\ntar: s/0/work/f: Permission denied\ncode 2"
+    + b"others\nunended s/2\n"
+    + WORD
+    + b"tar-ended\ntar: s/0/work/f: Permission denied\ncode 2"
     + WORD
     + b"ended\n"
 )
@@ -125,6 +121,32 @@ async def test_a_porter_brings_what_a_thread_brings(
         assert fetched.unended == {"s/2"}
 
 
+@pytest.mark.parametrize("is_porter", [False, True])
+async def test_what_a_job_brought_is_told_while_others_are_on_their_way(
+    tmp_path: Path, is_porter: bool
+) -> None:
+    end = STREAM.index(b"s/1/work/fine")
+    async with (
+        ready() if is_porter else nullcontext(Porters()) as porters,
+        porters.receiving(NONCE, tmp_path, JOBS, Limits(), is_tar=True) as receiver,
+    ):
+        news = dict(await receiver.feed(STREAM[:end]))
+        for at in range(
+            end, end + 3000, 1000
+        ):  # a porter's answer comes when its memory is needed again
+            news |= await receiver.feed(STREAM[at : at + 1000])
+        assert list(news) == ["s/0"]
+        assert len(news["s/0"].names) == 302
+        rest = dict(await receiver.feed(STREAM[end + 3000 :]))
+        rest |= (await receiver.finish()).news
+    assert isinstance(receiver, _Porter) is is_porter
+    # The end of the stream has something to add to what was told.
+    assert set(rest) == {"s/0", "s/1"}
+    failure = rest["s/0"].failure
+    assert failure is not None
+    assert "Permission denied" in failure.message
+
+
 async def test_limits_hold_in_a_porter(tmp_path: Path) -> None:
     async with ready() as porters:
         was_porter, fetched = await take(porters, tmp_path, max_files=200)
@@ -148,7 +170,9 @@ async def test_a_relative_place_is_where_it_was_when_the_fetch_began(
     async with ready() as porters:
         monkeypatch.chdir(tmp_path)
         _, fetched = await take(porters, Path("out"))
-        assert job_outputs(fetched.news, Path("out"))["s/1"].files["fine"].read_bytes() == b"3" * 2**20
+        assert (
+            job_outputs(fetched.news, Path("out"))["s/1"].files["fine"].read_bytes() == b"3" * 2**20
+        )
 
 
 async def test_few_files_start_no_porter_and_many_only_one(tmp_path: Path) -> None:
@@ -342,14 +366,20 @@ def test_a_porter_answers_each_piece_and_then_tells_what_was_fetched(
         ],
         [stream[1500:], stream[:1500]],
     )
-    heads, said = [], []
+    heads: list[tuple[int, int]] = []
+    said: list[Any] = []
     while answers:
         kind, slot, size = _porter.HEAD.unpack_from(answers)
         end = _porter.HEAD.size + size
         heads.append((kind, slot))
         said.append(pickle.loads(answers[_porter.HEAD.size : end]) if size else None)
         answers = answers[end:]
-    assert heads == [(_porter.READY, 0), (_porter.FREED, 1), (_porter.FREED, 0), (_porter.FETCHED, 0)]
+    assert heads == [
+        (_porter.READY, 0),
+        (_porter.FREED, 1),
+        (_porter.FREED, 0),
+        (_porter.FETCHED, 0),
+    ]
     assert said[:2] == [None, {}]
     assert job_outputs(said[2], tmp_path)["s/1"].files["fine"].read_bytes() == b"3" * 2000
     assert isinstance(said[3], Fetched)

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from intercede.backend.batch import _sandbox
 from intercede.core import CopyVars, FailureCode, FileRef, JobStatus, OutputSpec, Resources
 
 
@@ -61,6 +62,43 @@ async def test_everything_comes_back_under_any_shell(
         await tools.finish(ce, ids)
         output = (await ce.fetch_output(ids, tmp_path / "out"))[ids[0]]
     assert sorted(output.files) == ["new\nline", "tree/made"]
+
+
+@pytest.mark.parametrize("tar", [_sandbox.TAR_GNU, _sandbox.TAR_NONE])
+async def test_a_fetch_tells_jobs_apart_under_any_shell(
+    make_backend: Any,
+    tools: Any,
+    tmp_path: Path,
+    root: Path,
+    shell: str,
+    tar: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("intercede.backend.batch._host.Host.tar", tar)
+    async with make_backend(slots=9) as ce, make_backend(slots=9, name="other") as other:
+        ended = tools.ids_of(await ce.submit(tools.script("echo said"), 4))
+        foreign = tools.ids_of(await other.submit(tools.script("echo said")))
+        await tools.finish(ce, ended)
+        await tools.finish(other, foreign)
+        running = tools.ids_of(await ce.submit(tools.script("sleep 300")))
+        await tools.until(ce, running, JobStatus.RUNNING)
+        (await ce.purge(ended[1:2])).raise_for_failures()
+        linked = root / ended[2].split("/")[1] / "2"
+        shutil.rmtree(linked)
+        linked.symlink_to(linked.parent / "0")
+        others = [foreign[0].replace("other/", f"{ended[0].partition('/')[0]}/", 1), *ended[1:3]]
+        outputs = await ce.fetch_output([*others, *running, *ended], tmp_path / "out")
+        for job in (ended[0], ended[3]):
+            stdout = outputs[job].stdout
+            assert stdout is not None
+            assert stdout.read_text() == "said\n"
+        assert {job: failure.code for job, failure in outputs.failures.items()} == {
+            running[0]: FailureCode.NOT_FINISHED,
+            **dict.fromkeys(others, FailureCode.NO_SUCH_JOB),
+        }
+        nothing = await ce.fetch_output(others, tmp_path / "out")
+        assert nothing.failures.keys() == set(others)
+        await ce.kill(running)
 
 
 async def test_jobs_are_killed_counted_and_limited_under_any_shell(

@@ -35,7 +35,6 @@ from ._verdict import End, parse_ends, verdict, write_word
 
 __all__ = [
     "ask_details",
-    "lines_after",
     "only_finished",
     "parse_ids",
     "read_queue",
@@ -361,10 +360,6 @@ async def only_finished(
 
 def _copy_of(part: JobParts) -> tuple[str, int]:
     return part.submission, part.copy
-
-
-def lines_after(lines: Iterable[str], prefix: str) -> set[str]:
-    return {line[len(prefix) :] for line in lines if line.startswith(prefix)}
 
 
 def _details_or(

@@ -17,7 +17,7 @@ from intercede.toolkit import (
 )
 
 from . import _sandbox as sandbox
-from ._asking import lines_after, only_finished, read_queue, resolve
+from ._asking import only_finished, read_queue, resolve
 from ._host import Host
 
 __all__ = ["kill_jobs", "purge_jobs"]
@@ -43,7 +43,7 @@ async def kill_jobs(
         commands = host.scheduler.status_commands(list(jobs.values()))
         script.run_all("status", commands)
     frames = await host.run(script)
-    unknown = lines_after(frames.lines, "unknown ")
+    unknown = sandbox.lines_after(frames.lines, "unknown ")
     if unknown or "absent" in frames.lines:
         ours = {}
         for job, part in parts.items():
@@ -55,7 +55,7 @@ async def kill_jobs(
             await kill_jobs(host, ours, outcomes, failures)
         return
     said = {
-        word: lines_after(frames.lines, f"{word} ")
+        word: sandbox.lines_after(frames.lines, f"{word} ")
         for word in ("absent", "ended", "marked", "unmarked")
     }
     live, trouble = (
@@ -147,8 +147,11 @@ async def _purge(
     jobs = sorted({(part.submission, part.copy) for part in parts.values()})
     script.add(sandbox.purge(jobs, host.name, ended=ended))
     frames = await host.run(script)
-    absent, removed = lines_after(frames.lines, "absent "), lines_after(frames.lines, "removed ")
-    unended = lines_after(frames.lines, "unended ")
+    absent, removed = (
+        sandbox.lines_after(frames.lines, "absent "),
+        sandbox.lines_after(frames.lines, "removed "),
+    )
+    unended = sandbox.lines_after(frames.lines, "unended ")
     stays = dict(line[6:].partition(" ")[::2] for line in frames.lines if line.startswith("stays "))
     undecided = {}
     for job, part in parts.items():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -44,6 +44,7 @@ from intercede.toolkit import (
 )
 
 from ._plain import PlainReader, Unread
+from ._sandbox import lines_after
 
 __all__ = ["Came", "Fetched", "Fetching", "job_outputs", "missing_members"]
 
@@ -215,14 +216,17 @@ class Fetching:
         if self._specs is None:
             instead = self._before[-_BEFORE_SHOWN:].decode("ascii", "replace")
             return Fetched(self.news(), instead=instead)
-        words = self._after.decode("utf-8", "replace").splitlines()
+        others, _, words = self._after.partition(self._word + b"tar-ended\n")
+        lines = (
+            others.partition(self._word + b"others\n")[2].decode("ascii", "replace").splitlines()
+        )
         silent = self._asked - self._jobs.keys()
-        unended = silent & {line[8:] for line in words if line.startswith("unended ")}
-        absent = silent & {line[7:] for line in words if line.startswith("absent ")}
-        self._judge(silent - unended - absent, words)
+        unended = silent & lines_after(lines, "unended ")
+        absent = silent & lines_after(lines, "absent ")
+        self._judge(silent - unended - absent, words.decode("utf-8", "replace"))
         return Fetched(self.news(), frozenset(unended), frozenset(absent))
 
-    def _judge(self, lost: Set[str], said: Sequence[str]) -> None:
+    def _judge(self, lost: Set[str], said: str) -> None:
         """Say what became of those of which not all came, or nothing."""
         for job, words in (_tar_words(said) | self._unread).items():
             came = self._jobs.get(job)
@@ -368,9 +372,7 @@ class Fetching:
         if isinstance(error, LimitExceeded):
             self._drop(FailureCode.LIMIT, str(error))
         elif isinstance(error, OSError):
-            self._drop(
-                FailureCode.FAILED, f"cannot be written at {self._dest}: {error.strerror}"
-            )
+            self._drop(FailureCode.FAILED, f"cannot be written at {self._dest}: {error.strerror}")
         else:
             self._drop(FailureCode.NOT_NOW, str(error))
 
@@ -385,14 +387,14 @@ class Fetching:
             self._learn(self._job, Came(failure=Failure(code, reason)))
 
 
-def _tar_words(lines: Iterable[str]) -> dict[str, str]:
+def _tar_words(said: str) -> dict[str, str]:
     """By job, what tar said about its files."""
-    said: dict[str, str] = {}
-    for line in lines:
+    words: dict[str, str] = {}
+    for line in said.splitlines():
         match = _TAR_WORDS.match(line)
         if match is not None:
-            said.setdefault(match[1], match[2])
-    return said
+            words.setdefault(match[1], match[2])
+    return words
 
 
 def _parse_preface(text: str) -> dict[str, SubmissionSpec]:

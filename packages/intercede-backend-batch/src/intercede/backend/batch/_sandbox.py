@@ -37,6 +37,7 @@ __all__ = [
     "attempt",
     "attempt_input",
     "enter",
+    "lines_after",
     "make_root",
     "mark_killed",
     "purge",
@@ -573,7 +574,7 @@ def _find_literal(name: str) -> str:
 
 
 def stream_output(jobs: Sequence[tuple[str, int]], resource: str, *, ended: bool, pack: str) -> str:
-    """Say what was declared; then one stream with the output of the jobs that are ready; then which jobs are not.
+    """Say what was declared; then one stream with the output of the jobs that are ready; then the others, and tar's words.
 
     Each job's members end with its directory: a job whose directory has come is complete.
 
@@ -595,7 +596,7 @@ declared() {{
 list() {{
   s=$1 name=; shift
   [ -h "$s" ] || {{ read -r name _; }} 2>/dev/null < "$s/meta"
-  [ "$name" = {quote(resource)} ] || {{ for c; do echo "absent $s/$c" >&2; done; return; }}
+  [ "$name" = {quote(resource)} ] || {{ for c; do echo "absent $s/$c" >&4; done; return; }}
   select_output() {{ :; }}
   [ ! -f "$s/select" ] || . "./$s/select"
   for c; do
@@ -604,22 +605,30 @@ list() {{
       for f in "$j/stdout" "$j/stderr" "$j/log"; do [ ! -f "$f" ] || printf '%s\\0' "$f"; done
       [ ! -d "$j/work" ] || [ -h "$j/work" ] || select_output "$j/work"
       printf '%s\\0' "$j"
-    elif [ ! -h "$j" ] && [ -d "$j" ]; then echo "unended $j" >&2
-    else echo "absent $j" >&2
+    elif [ ! -h "$j" ] && [ -d "$j" ]; then echo "unended $j" >&4
+    else echo "absent $j" >&4
     fi
   done
 }}
 frame say
 for s in {" ".join(copies)}; do declared; done
 frame tar
-said=$({{ {{
-{lists}}} | {{
-  {pack}
-  echo "code $?" >&2
-}} ; }} 2>&1 >&3 3>&-)
+said=$({{
+  others=$({{ {{
+{lists}  }} | {{
+    {pack}
+    echo "code $?" >&2
+  }} >&3 4>&-; }} 4>&1)
+  {{ frame others; printf '%s\\n' "$others"; }} >&3
+}} 2>&1)
 frame tar-ended
 printf '%s\\n' "$said"
 """
+
+
+def lines_after(lines: Iterable[str], prefix: str) -> set[str]:
+    """What such a script said of some jobs: the rest of the lines that begin so."""
+    return {line[len(prefix) :] for line in lines if line.startswith(prefix)}
 
 
 def tails(jobs: Iterable[tuple[str, int]], size: int) -> str:

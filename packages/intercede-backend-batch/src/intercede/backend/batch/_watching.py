@@ -20,7 +20,7 @@ from intercede.toolkit import (
 )
 
 from . import _sandbox as sandbox
-from ._asking import lines_after, read_queue
+from ._asking import read_queue
 from ._host import Host
 
 __all__ = ["count", "diagnose"]
@@ -44,7 +44,7 @@ async def count(host: Host) -> JobCounts:
     statuses = [status for _, _, status in listed.values() if not status.is_finished]
     running = statuses.count(JobStatus.RUNNING)
     staged = 0
-    for line in lines_after(frames.lines, "staged "):
+    for line in sandbox.lines_after(frames.lines, "staged "):
         submission, _, number = line.partition(" ")
         # An attempt that is open may have reached the scheduler already.
         if number.isdigit() and host.mark(submission) not in marks:
@@ -66,8 +66,8 @@ async def diagnose(
     commands = host.scheduler.status_commands(list(jobs.values())) if jobs else ()
     script.run_all("status", commands)
     frames = await host.run(script)
-    unknown = lines_after(frames.lines, "unknown ")
-    absent = lines_after(frames.lines, "absent ")
+    unknown = sandbox.lines_after(frames.lines, "unknown ")
+    absent = sandbox.lines_after(frames.lines, "absent ")
     live, _ = read_queue(host, list(jobs.values()), frames, "status", len(commands))
     shown = {}
     for job, part in parts.items():
