@@ -413,6 +413,7 @@ async def test_a_backend_fetches_many_files_the_second_time_as_the_first(
     make_backend: Any, tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tar: str
 ) -> None:
     monkeypatch.setattr("intercede.backend.batch._porters._MANY", 50)
+    monkeypatch.setattr("intercede.backend.batch._retrieving._MANY_NAMES", 50)
     monkeypatch.setattr("intercede.backend.batch._host.Host.tar", tar)
     spec = tools.script(
         "n=0; while [ $n -lt 60 ]; do echo $n > f$n; n=$((n+1)); done; mkfifo p; echo said",

