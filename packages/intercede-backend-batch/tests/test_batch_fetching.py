@@ -119,6 +119,30 @@ def test_what_is_not_ready_is_told_apart(tmp_path: Path) -> None:
     assert fetched.news == {}
 
 
+def test_what_is_told_of_jobs_that_are_not_ready_is_believed_once_all_of_it_has_come(
+    tmp_path: Path,
+) -> None:
+    """Of "absent s/10" the first bytes are about s/1."""
+    start = READY + archive(end_of("s/0"))
+    stream = start + finish("code 0", "absent s/10", "unended s/2")
+    whole = {"s/10": FailureCode.NO_SUCH_JOB, "s/2": FailureCode.NOT_FINISHED}
+    for cut in range(len(start), len(stream) + 1):
+        fetching = Fetching(
+            NONCE, tmp_path, frozenset({"s/0", "s/1", "s/10", "s/2"}), Limits(), TarReader()
+        )
+        fetching.feed(stream[:cut])
+        fetched = fetching.finish()
+        told = {
+            **dict.fromkeys(fetched.absent, FailureCode.NO_SUCH_JOB),
+            **dict.fromkeys(fetched.unended, FailureCode.NOT_FINISHED),
+        }
+        assert told in ({}, whole)
+        assert told == whole or b"tar-ended\n" not in stream[:cut]
+        assert {job for job, came in fetched.news.items() if came.failure} == (
+            {"s/1", "s/10", "s/2"} - told.keys()
+        )
+
+
 def test_what_is_here_is_neither_absent_nor_unended(tmp_path: Path) -> None:
     stream = READY + archive(end_of("s/0"), end_of("s/1"))
     fetched = receive(stream + finish("code 0", "absent s/1", "unended s/0"), tmp_path)

@@ -1,11 +1,13 @@
 """What comes back of a job's files, and what does not."""
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from intercede.backend.batch import _sandbox
 from intercede.core import (
     CopyVars,
     FailureCode,
@@ -13,6 +15,7 @@ from intercede.core import (
     JobStatus,
     OutputMember,
     OutputSpec,
+    ResourceError,
     SpecRefused,
 )
 
@@ -286,3 +289,55 @@ async def test_a_secret_with_the_name_of_an_input_is_refused(make_backend: Any, 
             assert caught.value.field == "copies[1].secrets"
         ids = tools.ids_of(await ce.submit(spec, [CopyVars(secrets={"d/b": b"x"})]))
         assert await tools.finish(ce, ids) == [JobStatus.SUCCESSFUL]
+
+
+async def test_an_answer_that_is_none_is_an_error_with_its_words(
+    make_backend: Any, tools: Any, tmp_path: Path
+) -> None:
+    wire = tools.Wire()
+    async with make_backend(wire) as ce:
+        ids = tools.ids_of(await ce.submit(tools.script("true")))
+        await tools.finish(ce, ids)
+        wire.shell = ("sh", "-c", "cat >/dev/null; echo 'eval: not found'", "sh")
+        with pytest.raises(ResourceError, match="no beginning") as caught:
+            await ce.fetch_output(ids, tmp_path / "out")
+    assert "eval: not found" in caught.value.said
+
+
+async def test_what_was_lost_is_told_as_lost(make_backend: Any, tools: Any, tmp_path: Path) -> None:
+    """The host's word ends within the first job."""
+    wire = tools.Wire()
+    async with make_backend(wire) as ce:
+        ids = tools.ids_of(await ce.submit(tools.script("head -c 100000 /dev/zero"), 2))
+        await tools.finish(ce, ids)
+        wire.shell = ("sh", "-c", 'sh -c "$2" | head -c 50000', "sh")
+        outputs = await ce.fetch_output(ids, tmp_path / "out")
+    assert {failure.code for failure in outputs.failures.values()} == {FailureCode.NOT_NOW}
+    assert outputs.failures.keys() == set(ids)
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_the_host_says_of_each_job_what_it_is(tmp_path: Path, ended: bool) -> None:
+    for copy, files in {"a/0": ["exit", "stdout"], "a/1": ["stdout"], "b/0": ["exit"]}.items():
+        (tmp_path / copy / "work").mkdir(parents=True)
+        for name in files:
+            (tmp_path / copy / name).touch()
+        (tmp_path / copy / "work" / "f").touch()
+    for link in ("a/2", "a/3"):
+        (tmp_path / link).symlink_to(tmp_path / f"a/{int(link[-1]) - 2}")
+    for submission in ("a", "b"):
+        (tmp_path / submission / "meta").write_text("here 1\n\n{}\n")
+    (tmp_path / "a" / "select").write_text("""select_output() { printf '%s\\0' "$1/f"; }\n""")
+    jobs = [("a", 0), ("a", 1), ("a", 2), ("a", 3), ("a", 4), ("b", 0), ("c", 0)]
+    script = _sandbox.stream_output(jobs, "here", ended=ended, pack="tr '\\0' ' '")
+    text = f'exec 3>&1; frame() {{ echo "<$*>"; }}\n{script}'
+    done = subprocess.run(["sh", "-c", text], cwd=tmp_path, capture_output=True, check=True)
+    first = "a/0/stdout a/0/work/f a/0 "
+    second = "a/1/stdout a/1/work/f a/1 " if ended else ""
+    assert done.stdout.decode() == (
+        f"<say>\nmeta a {{}}\nmeta b {{}}\n<tar>\n{first}{second}b/0 <others>\n"
+        + ("" if ended else "unended a/1\n")
+        + "absent a/2\nabsent a/3\nabsent a/4\nabsent c/0\n<tar-ended>\ncode 0\n"
+    )
+    assert not done.stderr

@@ -1,5 +1,6 @@
 """Fetches of many files are written by a process of our own: what it brings, when there is one, and what becomes of it."""
 
+import gc
 import io
 import os
 import pickle
@@ -374,6 +375,7 @@ def test_a_porter_answers_each_piece_and_then_tells_what_was_fetched(
         heads.append((kind, slot))
         said.append(pickle.loads(answers[_porter.HEAD.size : end]) if size else None)
         answers = answers[end:]
+    assert gc.isenabled()
     assert heads == [
         (_porter.READY, 0),
         (_porter.FREED, 1),
@@ -413,7 +415,7 @@ async def test_a_backend_fetches_many_files_the_second_time_as_the_first(
     make_backend: Any, tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tar: str
 ) -> None:
     monkeypatch.setattr("intercede.backend.batch._porters._MANY", 50)
-    monkeypatch.setattr("intercede.backend.batch._retrieving._MANY_NAMES", 50)
+    monkeypatch.setattr("intercede.backend.batch._retrieving._MANY_PATHS", 50)
     monkeypatch.setattr("intercede.backend.batch._host.Host.tar", tar)
     spec = tools.script(
         "n=0; while [ $n -lt 60 ]; do echo $n > f$n; n=$((n+1)); done; mkfifo p; echo said",

@@ -147,10 +147,8 @@ async def _purge(
     jobs = sorted({(part.submission, part.copy) for part in parts.values()})
     script.add(sandbox.purge(jobs, host.name, ended=ended))
     frames = await host.run(script)
-    absent, removed = (
-        sandbox.lines_after(frames.lines, "absent "),
-        sandbox.lines_after(frames.lines, "removed "),
-    )
+    absent = sandbox.lines_after(frames.lines, "absent ")
+    removed = sandbox.lines_after(frames.lines, "removed ")
     unended = sandbox.lines_after(frames.lines, "unended ")
     stays = dict(line[6:].partition(" ")[::2] for line in frames.lines if line.startswith("stays "))
     undecided = {}

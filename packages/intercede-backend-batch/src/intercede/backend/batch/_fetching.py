@@ -1,7 +1,7 @@
 """From the stream that the host sends to the files of each job.
 
-The stream is a preface of lines (what was declared), one archive (of tar's, or of our own shell text), and an end with tar's words and the
-jobs that are not ready. A job is complete when its directory has come, which the host sends last; whatever happens to the stream before
+The stream is a preface of lines (what was declared), one archive (of tar's, or of our own shell text), and an end with the jobs that are
+not ready and tar's words. A job is complete when its directory has come, which the host sends last; whatever happens to the stream before
 that, the job fails with NOT_NOW and leaves nothing behind (F9). One job's trouble is its own (F3, F4).
 
 Synchronous, to be fed in a thread: it writes files.
@@ -216,10 +216,11 @@ class Fetching:
         if self._specs is None:
             instead = self._before[-_BEFORE_SHOWN:].decode("ascii", "replace")
             return Fetched(self.news(), instead=instead)
-        others, _, words = self._after.partition(self._word + b"tar-ended\n")
-        lines = (
-            others.partition(self._word + b"others\n")[2].decode("ascii", "replace").splitlines()
-        )
+        others, is_whole, words = self._after.partition(self._word + b"tar-ended\n")
+        lines: list[str] = []
+        if is_whole:  # else its last line may be about another job than the host meant
+            told = others.partition(self._word + b"others\n")[2]
+            lines = told.decode("ascii", "replace").splitlines()
         silent = self._asked - self._jobs.keys()
         unended = silent & lines_after(lines, "unended ")
         absent = silent & lines_after(lines, "absent ")

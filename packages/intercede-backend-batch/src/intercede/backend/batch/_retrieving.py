@@ -33,8 +33,8 @@ __all__ = ["fetch_jobs"]
 
 #: How much of the beginning is kept, to see what the script said of the root.
 _BEGINNING: Final = 2000
-#: To make the paths of so many files takes 2 ms: as long as the loop may wait. For a few, to wake a thread takes longer.
-_MANY_NAMES: Final = 1000
+#: To make so many, of jobs and their files, takes 3 ms: as long as the loop may wait. For a few, to wake a thread takes longer.
+_MANY_PATHS: Final = 1000
 
 
 async def fetch_jobs(
@@ -85,7 +85,7 @@ async def _fetch_stream(
     came: dict[str, JobOutput] = {}
 
     async def learn(news: Mapping[str, Came]) -> None:
-        if sum(len(job.names) for job in news.values()) < _MANY_NAMES:
+        if sum(1 + len(job.names) for job in news.values()) < _MANY_PATHS:
             came.update(job_outputs(news, dest))
         else:
             came.update(await anyio.to_thread.run_sync(job_outputs, news, dest))
