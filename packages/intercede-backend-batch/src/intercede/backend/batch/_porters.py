@@ -135,7 +135,7 @@ class _Porter:
         for start in range(0, len(chunk), SLOT):
             piece = chunk[start : start + SLOT]
             while not self._free:
-                self._take(*await self._hear())
+                await self._hear()
             slot = self._free.pop()
             self._memory[slot * SLOT : slot * SLOT + len(piece)] = piece
             await self.tell(Piece(slot, len(piece)))
@@ -144,13 +144,10 @@ class _Porter:
 
     async def finish(self) -> Fetched:
         await self.tell(None)
-        while True:
-            kind, slot, rest = await self._hear()
-            if kind == FETCHED:
-                assert isinstance(rest, Fetched)
-                news, self._news = self._news, {}
-                return evolve(rest, news=news | dict(rest.news))
-            self._take(kind, slot, rest)
+        while (fetched := await self._hear()) is None:
+            pass
+        news, self._news = self._news, {}
+        return evolve(fetched, news=news | dict(fetched.news))
 
     async def end(self) -> None:
         """End it, whatever it does."""
@@ -165,17 +162,17 @@ class _Porter:
         with _lost():
             await self._process.stdin.send(pickle.dumps(request))
 
-    async def _hear(self) -> tuple[int, int, object]:
-        """Its next answer: of which kind it is, of which slot, and what it says."""
+    async def _hear(self) -> Fetched | None:
+        """Its next answer: that a slot is free again, with the news, or what was fetched."""
         kind, slot, size = HEAD.unpack(await self._exactly(HEAD.size))
-        return kind, slot, pickle.loads(await self._exactly(size))  # noqa: S301 - from a process of our own
-
-    def _take(self, kind: int, slot: int, news: object) -> None:
-        """A slot is free again."""
-        assert kind == FREED
-        assert isinstance(news, dict)
-        self._free.append(slot)
-        self._news |= news
+        said = pickle.loads(await self._exactly(size))  # noqa: S301 - from a process of our own
+        if kind == FREED:
+            self._free.append(slot)
+            self._news |= said
+            return None
+        assert kind == FETCHED
+        assert isinstance(said, Fetched)
+        return said
 
     async def _exactly(self, size: int) -> bytes:
         assert self._process.stdout is not None

@@ -268,6 +268,10 @@ done
 # ---------------------------------------------------------------- status
 
 
+#: Whose the submission `$s` is, into `$name`; nobody's if it is a link, or is not there.
+_READ_NAME: Final = 'name=; [ -h "$s" ] || { read -r name _ < "$s/meta"; } 2>/dev/null'
+
+
 def unknown_submissions(resource: str, submissions: Iterable[str]) -> str:
     """Say which of these do not exist here, or are another resource's that shares the root; set `$unknown` if any is."""
     names = " ".join(submissions)
@@ -275,8 +279,7 @@ def unknown_submissions(resource: str, submissions: Iterable[str]) -> str:
 unknown=
 frame say
 for s in {names}; do
-  name=
-  [ -h "$s" ] || {{ read -r name _ < "$s/meta"; }} 2>/dev/null
+  {_READ_NAME}
   [ "$name" = {quote(resource)} ] || {{ unknown=yes; echo "unknown $s"; }}
 done
 """
@@ -470,7 +473,7 @@ said=
 # Names pass through substitutions and pipes: a list that grows by each name takes a shell the square of its length.
 names=$(for j in {_directories(jobs)}; do
   s=${{j%/*}}
-  name=; [ -h "$s" ] || {{ read -r name _ < "$s/meta"; }} 2>/dev/null
+  {_READ_NAME}
   if [ "$name" != {quote(resource)} ]; then echo "absent $j" >&3
   elif [ -h "$j" ] || [ ! -d "$j" ]; then echo "absent $j" >&3
   elif {condition}; then echo "$j"
@@ -594,8 +597,8 @@ declared() {{
   [ "$name" != {quote(resource)} ] || printf '%s\\n' "meta $s $spec"
 }}
 list() {{
-  s=$1 name=; shift
-  [ -h "$s" ] || {{ read -r name _; }} 2>/dev/null < "$s/meta"
+  s=$1; shift
+  {_READ_NAME}
   [ "$name" = {quote(resource)} ] || {{ for c; do echo "absent $s/$c" >&4; done; return; }}
   select_output() {{ :; }}
   [ ! -f "$s/select" ] || . "./$s/select"
