@@ -319,17 +319,29 @@ async def test_what_was_lost_is_told_as_lost(make_backend: Any, tools: Any, tmp_
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_the_host_says_of_each_job_what_it_is(tmp_path: Path, ended: bool) -> None:
-    for copy, files in {"a/0": ["exit", "stdout"], "a/1": ["stdout"], "b/0": ["exit"]}.items():
+    copies = {"a/0": ["exit", "stdout"], "a/1": ["stdout"], "b/0": ["exit"], "d/0": ["exit"]}
+    for copy, files in copies.items():
         (tmp_path / copy / "work").mkdir(parents=True)
         for name in files:
             (tmp_path / copy / name).touch()
         (tmp_path / copy / "work" / "f").touch()
     for link in ("a/2", "a/3"):
         (tmp_path / link).symlink_to(tmp_path / f"a/{int(link[-1]) - 2}")
-    for submission in ("a", "b"):
+    (tmp_path / "e").symlink_to("a")
+    for submission in ("a", "b"):  # d has none: it is nobody's
         (tmp_path / submission / "meta").write_text("here 1\n\n{}\n")
     (tmp_path / "a" / "select").write_text("""select_output() { printf '%s\\0' "$1/f"; }\n""")
-    jobs = [("a", 0), ("a", 1), ("a", 2), ("a", 3), ("a", 4), ("b", 0), ("c", 0)]
+    jobs = [
+        ("a", 0),
+        ("a", 1),
+        ("a", 2),
+        ("a", 3),
+        ("a", 4),
+        ("b", 0),
+        ("c", 0),
+        ("d", 0),
+        ("e", 0),
+    ]
     script = _sandbox.stream_output(jobs, "here", ended=ended, pack="tr '\\0' ' '")
     text = f'exec 3>&1; frame() {{ echo "<$*>"; }}\n{script}'
     done = subprocess.run(["sh", "-c", text], cwd=tmp_path, capture_output=True, check=True)
@@ -338,6 +350,6 @@ def test_the_host_says_of_each_job_what_it_is(tmp_path: Path, ended: bool) -> No
     assert done.stdout.decode() == (
         f"<say>\nmeta a {{}}\nmeta b {{}}\n<tar>\n{first}{second}b/0 <others>\n"
         + ("" if ended else "unended a/1\n")
-        + "absent a/2\nabsent a/3\nabsent a/4\nabsent c/0\n<tar-ended>\ncode 0\n"
+        + "absent a/2\nabsent a/3\nabsent a/4\nabsent c/0\nabsent d/0\nabsent e/0\n<tar-ended>\ncode 0\n"
     )
     assert not done.stderr
