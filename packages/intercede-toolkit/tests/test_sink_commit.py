@@ -535,14 +535,14 @@ def test_a_link_with_such_a_name_is_removed_and_not_followed(tmp_path: Path) -> 
 def test_without_proc_a_process_is_still_told_from_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from intercede.toolkit import _sink
+    from intercede.toolkit import _private
 
     def no_proc(path: Path) -> bytes:
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Path, "read_bytes", no_proc)
     monkeypatch.setattr(Path, "read_text", no_proc)
-    caches = (_sink._machine, _sink._private_prefix)
+    caches = (_private._machine, _private._private_prefix)
     for each in caches:
         each.cache_clear()
     try:

@@ -8,10 +8,11 @@ from ._credentials import (
 )
 from ._ids import JobParts, new_submission, parse_id, submission_time
 from ._lifetime import Lifetime
+from ._private import sweep
 from ._redaction import RedactingFilter, redact
 from ._runner import KILLED, MARKER, ExitRecord, copy_variables, parse_exit, runner_script
 from ._shell import Frames, Script, print_data, quote, quote_pattern
-from ._sink import CommittedOutput, FileSink, LimitExceeded, Limits, file_paths, sweep
+from ._sink import CommittedOutput, FileSink, LimitExceeded, Limits, file_paths
 from ._tar import (
     TAR_END,
     ArchiveEnd,

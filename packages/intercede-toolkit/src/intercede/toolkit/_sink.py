@@ -11,17 +11,10 @@ Synchronous: call it in a thread. One thread at a time.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import re
-import secrets
-import shutil
-import socket
-import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Final, Self
 
@@ -29,13 +22,22 @@ from attrs import field, frozen
 
 from intercede.core import InterCEdeError, ResourceError
 
-__all__ = ["CommittedOutput", "FileSink", "LimitExceeded", "Limits", "file_paths", "sweep"]
+from ._names import (
+    NAME_MAX,
+    NO_NAMES,
+    PATH_MAX,
+    Name,
+    Unsafe,
+    check_name,
+    check_part,
+    directories_of,
+    encoded,
+    text_of,
+)
+from ._private import private_name, remove
 
-#: NAME_MAX and PATH_MAX of Linux, in bytes; the latter counts the NUL byte.
-_NAME_MAX: Final = 255
-_PATH_MAX: Final = 4096
-#: Far beyond any result seen, and well within what `shutil.rmtree` can remove again (it recurses).
-_DEPTH_MAX: Final = 100
+__all__ = ["CommittedOutput", "FileSink", "LimitExceeded", "Limits", "file_paths"]
+
 _COPY_CHUNK: Final = 2**20
 #: Each round is lost only to another fetch of the same job that was faster.
 _RENAME_ATTEMPTS: Final = 100
@@ -44,9 +46,6 @@ _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLO
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
-#: What stands between slashes and means nothing.
-_NO_NAMES: Final = (b"", b".")
-
 #: How a file system says that it cannot hold a name beside those of the same job: some do not tell upper from lower case, some
 #: take fewer bytes or not all of them.
 _CANNOT_HOLD: Final = frozenset(
@@ -54,14 +53,6 @@ _CANNOT_HOLD: Final = frozenset(
 )
 #: How a rename says that an older result is in its place: a directory, or a file.
 _IN_THE_WAY: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
-
-#: Whose a private directory is: machine, process id, the process's start time; then random.
-_PRIVATE: Final = re.compile(
-    r"\.intercede-(?P<machine>[0-9a-f]{12})-(?P<pid>[0-9]{1,9})-(?P<start>[0-9]{1,20})-[0-9a-f]{16}"
-)
-#: After this long, what a process of another machine left is nobody's: no fetch takes so long.
-_FOREIGN_AGE_S: Final = 7 * 86_400
-_START_UNKNOWN: Final = "0"
 
 
 @frozen
@@ -142,16 +133,12 @@ def file_paths(directory: Path, names: Iterable[str]) -> dict[str, Path]:
     folders = {"": directory}
     for name in names:
         # ASCII is the same under whatever encoding of file names.
-        lies = name if name.isascii() else os.fsdecode(_encoded(name))
+        lies = name if name.isascii() else os.fsdecode(encoded(name))
         folder, _, last = lies.rpartition("/")
         if folder not in folders:
             folders[folder] = directory / folder
         files[name] = folders[folder] / last
     return files
-
-
-class _Unsafe(Exception):
-    """A member that must be left out; the message is its reason."""
 
 
 #: Where a sink is. FAILED while something is done: what was begun and broke off can no longer be told from what is whole, and is not to be
@@ -161,11 +148,6 @@ _WITHIN: Final = "within a member"
 _FAILED: Final = "failed"
 _COMMITTED: Final = "committed"
 _DISCARDED: Final = "discarded"
-
-#: A name that was checked: its components with one "/" between them, as bytes, so that the encoding of file names has no say. The
-#: job's directory itself is b"".
-_Name = bytes
-
 
 #: A file's size, and whether it is executable.
 _Received = tuple[int, bool]
@@ -214,8 +196,8 @@ class FileSink:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         try:
-            self._place = _check_name(_encoded(place))
-        except _Unsafe as error:
+            self._place = check_name(encoded(place))
+        except Unsafe as error:
             raise ValueError(f"place {place!r}: {error}") from None
         self._given = dest
         self._limits = limits or Limits()
@@ -224,10 +206,10 @@ class FileSink:
         self._state: str = _OPEN
         self._output: CommittedOutput | None = None
 
-        self._files: dict[_Name, _Received] = {}
+        self._files: dict[Name, _Received] = {}
         #: Those that were made.
-        self._directories: set[_Name] = {b""}
-        self._links: dict[_Name, _Link] = {}
+        self._directories: set[Name] = {b""}
+        self._links: dict[Name, _Link] = {}
         self._refused: dict[str, str] = {}
         self._bytes = 0
         self._members = 0
@@ -241,8 +223,8 @@ class FileSink:
 
         # A later chdir must not move it.
         self._dest = os.fsencode(dest.absolute())
-        self._room = _PATH_MAX - len(b"/".join((self._dest, self._place, b"\0")))
-        self._private = self._dest + b"/" + _private_name()
+        self._room = PATH_MAX - len(b"/".join((self._dest, self._place, b"\0")))
+        self._private = self._dest + b"/" + private_name()
         try:
             os.mkdir(self._private, 0o700)  # noqa: PTH102 - bytes
         except FileNotFoundError:
@@ -340,9 +322,9 @@ class FileSink:
         self._count(1, 0)
         try:
             checked = self._check_new(name)
-            if len(target) > _PATH_MAX:
-                raise _Unsafe("a link to a name longer than the file system's limit")
-        except _Unsafe as error:
+            if len(target) > PATH_MAX:
+                raise Unsafe("a link to a name longer than the file system's limit")
+        except Unsafe as error:
             self._leave_out(name, str(error))
         else:
             self._links[checked] = _Link(target, symbolic)
@@ -382,7 +364,7 @@ class FileSink:
         self._output = CommittedOutput(
             self._given,
             os.fsdecode(self._place),
-            tuple(map(_text, self._files)),
+            tuple(map(text_of, self._files)),
             dict(self._refused),
         )
         return self._output
@@ -397,7 +379,7 @@ class FileSink:
         ):  # such as a full disk, told late; the descriptor is closed all the same
             self._close()
         self._close_root()
-        _remove(self._private)
+        remove(self._private)
 
     # What may be called when
 
@@ -430,28 +412,28 @@ class FileSink:
 
     # Names
 
-    def _check_new(self, text: str) -> _Name:
+    def _check_new(self, text: str) -> Name:
         """The name, unless something of this job stands in its way."""
-        name = _encoded(text)
+        name = encoded(text)
         folder, slash, last = name.rpartition(b"/")
-        if folder in self._directories and last not in _NO_NAMES and (folder or not slash):
+        if folder in self._directories and last not in NO_NAMES and (folder or not slash):
             # Its directory was checked and made for another file, as most are.
-            _check_part(last)
+            check_part(last)
         else:
-            name = _check_name(name)
-            for above in _directories_of(name):
+            name = check_name(name)
+            for above in directories_of(name):
                 if above in self._files or above in self._links:
-                    raise _Unsafe("a part of its path is a file")
+                    raise Unsafe("a part of its path is a file")
         if name in self._files or name in self._links:
-            raise _Unsafe("a member of this name came before; the first was kept")
+            raise Unsafe("a member of this name came before; the first was kept")
         if name in self._directories:
-            raise _Unsafe("there is a directory of this name")
+            raise Unsafe("there is a directory of this name")
         if len(name) > self._room:
-            raise _Unsafe("its path is longer than the file system's limit")
+            raise Unsafe("its path is longer than the file system's limit")
         return name
 
     def _leave_out(self, name: str, reason: str) -> None:
-        shown = name if len(name) < _PATH_MAX else f"{name[:_NAME_MAX]}..."
+        shown = name if len(name) < PATH_MAX else f"{name[:NAME_MAX]}..."
         self._refused.setdefault(shown, reason)
 
     # Files
@@ -462,13 +444,13 @@ class FileSink:
         try:
             checked = self._check_new(name)
             descriptor = self._create(checked, executable)
-        except _Unsafe as error:
+        except Unsafe as error:
             self._leave_out(name, str(error))
             return None
         self._files[checked] = size, executable
         return descriptor
 
-    def _create(self, name: _Name, executable: bool) -> int:
+    def _create(self, name: Name, executable: bool) -> int:
         """A new file, open for writing, and the directories it lies in.
 
         They are in the private directory, where nobody puts links.
@@ -483,12 +465,12 @@ class FileSink:
         except OSError as error:
             if error.errno not in _CANNOT_HOLD:
                 raise
-            raise _Unsafe(
+            raise Unsafe(
                 f"the file system cannot hold it beside the others: {error.strerror}"
             ) from None
 
-    def _make_directories(self, name: _Name) -> None:
-        for folder in _directories_of(name):
+    def _make_directories(self, name: Name) -> None:
+        for folder in directories_of(name):
             if folder not in self._directories:
                 # One of two names that the file system takes for the same is there already.
                 with suppress(FileExistsError):
@@ -507,23 +489,23 @@ class FileSink:
 
     # Links
 
-    def _copy_link(self, name: _Name, link: _Link) -> None:
+    def _copy_link(self, name: Name, link: _Link) -> None:
         try:
             target = _resolve(name, link)
             original = self._files.get(target)
             if original is None or target in self._links:
-                raise _Unsafe(f"a link to {link.target!r}, which is no regular file of this job")
+                raise Unsafe(f"a link to {link.target!r}, which is no regular file of this job")
             size, executable = original
             self._count(0, size)
             self._descriptor = self._create(name, executable)
-        except _Unsafe as error:
-            self._leave_out(_text(name), str(error))
+        except Unsafe as error:
+            self._leave_out(text_of(name), str(error))
             return
         self._copy_from(target, self._descriptor)
         self._close()
         self._files[name] = original
 
-    def _copy_from(self, target: _Name, copy: int) -> None:
+    def _copy_from(self, target: Name, copy: int) -> None:
         source = os.open(target, _OPEN_FILE, dir_fd=self._root)
         try:
             while chunk := os.read(source, _COPY_CHUNK):
@@ -548,69 +530,19 @@ class FileSink:
             os.close(parent)
 
 
-def _directories_of(name: _Name) -> Iterator[_Name]:
-    """Those it lies in, the uppermost first."""
-    at = name.find(b"/")
-    while at >= 0:
-        yield name[:at]
-        at = name.find(b"/", at + 1)
-
-
-def _check_name(name: bytes) -> _Name:
-    """A relative name that stays where it is put.
-
-    Raises:
-        _Unsafe: It does not, or no file can have it.
-    """
-    if name.startswith(b"/"):
-        raise _Unsafe("its name is absolute")
-    parts = name.split(b"/")
-    if b"" in parts or b"." in parts:
-        parts = [part for part in parts if part not in _NO_NAMES]
-        if not parts:
-            raise _Unsafe("its name is empty")
-    if len(parts) > _DEPTH_MAX:
-        raise _Unsafe(f"it is deeper than {_DEPTH_MAX} directories")
-    for part in parts:
-        _check_part(part)
-    return b"/".join(parts)
-
-
-def _check_part(part: bytes) -> None:
-    """See that a file can have it as a component of its name."""
-    if part == b"..":
-        raise _Unsafe("its name has '..'")
-    if b"\0" in part:
-        raise _Unsafe("its name has a NUL byte")
-    if len(part) > _NAME_MAX:
-        raise _Unsafe(f"a part of its name is longer than {_NAME_MAX} bytes")
-
-
-def _resolve(name: _Name, link: _Link) -> _Name:
+def _resolve(name: Name, link: _Link) -> Name:
     """What a link names, by the letter: nothing is looked up."""
     if link.target.startswith("/"):
-        raise _Unsafe(f"a link to {link.target!r}, outside of the job's directory")
+        raise Unsafe(f"a link to {link.target!r}, outside of the job's directory")
     reached = name.split(b"/")[:-1] if link.symbolic else []
-    for part in _encoded(link.target).split(b"/"):
+    for part in encoded(link.target).split(b"/"):
         if part == b"..":
             if not reached:
-                raise _Unsafe(f"a link to {link.target!r}, outside of the job's directory")
+                raise Unsafe(f"a link to {link.target!r}, outside of the job's directory")
             reached.pop()
-        elif part not in _NO_NAMES:
+        elif part not in NO_NAMES:
             reached.append(part)
     return b"/".join(reached)
-
-
-def _encoded(text: str) -> bytes:
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise _Unsafe(f"{text!r} has a surrogate that stands for no byte") from None
-
-
-def _text(name: bytes) -> str:
-    """A name as the source wrote it."""
-    return name.decode("utf-8", "surrogateescape")
 
 
 def _open_beneath(descriptor: int | None, part: bytes) -> int:
@@ -638,10 +570,10 @@ def _replace(source: bytes, name: bytes, parent: int, dest: bytes) -> None:
     """Rename, and move what was there aside, into `dest`, until it has succeeded. A directory cannot be renamed over one that is not empty."""
     if _renamed(source, name, parent):
         return
-    aside = dest + b"/" + _private_name()
+    aside = dest + b"/" + private_name()
     try:
         for _ in range(_RENAME_ATTEMPTS):
-            _remove(aside)
+            remove(aside)
             with suppress(FileNotFoundError):
                 os.rename(name, aside, src_dir_fd=parent)
             if _renamed(source, name, parent):
@@ -652,7 +584,7 @@ def _replace(source: bytes, name: bytes, parent: int, dest: bytes) -> None:
             os.rename(aside, name, dst_dir_fd=parent)
         raise
     finally:
-        _remove(aside)
+        remove(aside)
 
 
 def _renamed(source: bytes, name: bytes, parent: int) -> bool:
@@ -664,87 +596,3 @@ def _renamed(source: bytes, name: bytes, parent: int) -> bool:
             raise
         return False
     return True
-
-
-def _remove(path: bytes) -> None:
-    """Remove a directory with all beneath it, or whatever else it is. What cannot be removed stays, for `sweep` to try again."""
-    with suppress(OSError):
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            os.unlink(path)  # noqa: PTH108 - bytes
-
-
-def sweep(dest: Path) -> None:
-    """Remove what fetches that were killed have left in `dest`.
-
-    A private directory carries in its name which process of which machine made it. It is removed if it is ours and that process is gone;
-    if it is another machine's, or from before this one was started, after a week.
-
-    Args:
-        dest: Where sinks were; may be absent.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    try:
-        names = os.listdir(os.fsencode(dest))  # noqa: PTH208 - bytes
-    except FileNotFoundError:
-        return
-    for name in names:
-        owner = _PRIVATE.fullmatch(os.fsdecode(name))
-        path = os.fsencode(dest) + b"/" + name
-        if owner is not None and _is_stale(path, owner):
-            _remove(path)
-
-
-def _is_stale(path: bytes, owner: re.Match[str]) -> bool:
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    if status.st_uid != os.geteuid():
-        return False
-    if owner["machine"] != _machine():
-        return time.time() - status.st_mtime > _FOREIGN_AGE_S
-    start = _start_of(int(owner["pid"]))
-    if start is None:
-        return True
-    return _START_UNKNOWN not in (start, owner["start"]) and start != owner["start"]
-
-
-def _private_name() -> bytes:
-    return f"{_private_prefix(os.getpid())}{secrets.token_hex(8)}".encode()
-
-
-@cache  # by the process id: a forked child has its own
-def _private_prefix(pid: int) -> str:
-    return f".intercede-{_machine()}-{pid}-{_start_of(pid) or _START_UNKNOWN}-"
-
-
-@cache
-def _machine() -> str:
-    """Where process ids mean the same: one start of one kernel, and in it one namespace of process ids."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-        namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - not a path
-    except OSError:
-        boot, namespace = socket.gethostname(), ""
-    return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:12]
-
-
-def _start_of(pid: int) -> str | None:
-    """When a process started, in the kernel's own measure; None: there is none."""
-    try:
-        # proc(5): the 22nd field; the second is the command in parentheses, with whatever it is called.
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        return fields[19].decode()
-    except OSError:
-        pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return _START_UNKNOWN
