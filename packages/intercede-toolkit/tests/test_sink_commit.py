@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from intercede.toolkit import FileSink, sweep
+from intercede.toolkit import Destination, FileSink, sweep
 
 
 def put(sink: FileSink, name: str, data: bytes = b"x") -> None:
@@ -293,12 +294,10 @@ def test_a_copy_that_fails_leaves_nothing_and_no_descriptor(
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_an_open_fails_for_any_other_reason_as_an_os_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_open_fails_for_any_other_reason_as_an_os_error(tmp_path: Path) -> None:
     with FileSink(tmp_path, "sub/0") as sink:
         (private,) = tmp_path.iterdir()
-        private.rename(tmp_path / "moved")
+        shutil.rmtree(private)
         with pytest.raises(FileNotFoundError):
             sink.begin("a", 1)
 
@@ -397,20 +396,81 @@ def test_the_directories_above_a_result_are_as_the_umask_has_them(tmp_path: Path
     assert stat.S_IMODE(place.parent.stat().st_mode) == 0o750
 
 
-def test_a_sink_holds_one_descriptor_until_its_commit(tmp_path: Path) -> None:
+def test_the_sinks_of_a_destination_hold_two_descriptors_together(tmp_path: Path) -> None:
     before = _open_descriptors()
-    sinks = [FileSink(tmp_path, f"sub/{number}") for number in range(50)]
-    assert _open_descriptors() == before
-    for sink in sinks:
-        for name in ("d/a", "d/b", "e/f/c", "g", "d/h"):
-            put(sink, name)
-    assert _open_descriptors() == before + 50
-    for sink in sinks[:25]:
-        sink.commit()
-    for sink in sinks[25:]:
-        sink.discard()
+    with Destination(tmp_path) as destination:
+        sinks = [FileSink(destination, f"sub/{number}") for number in range(50)]
+        for sink in sinks:
+            for name in ("d/a", "d/b", "e/f/c", "g", "d/h"):
+                put(sink, name)
+        assert _open_descriptors() == before + 1
+        for sink in sinks[:25]:
+            sink.commit()
+        for sink in sinks[25:]:
+            sink.discard()
+        assert _open_descriptors() == before + 2
     assert _open_descriptors() == before
     assert len(names_in(tmp_path / "sub")) == 25
+    assert names_in(tmp_path) == ["sub"]
+
+
+@pytest.mark.parametrize("end", [FileSink.commit, FileSink.discard])
+def test_a_sink_alone_leaves_no_descriptor(
+    tmp_path: Path, end: Callable[[FileSink], object]
+) -> None:
+    before = _open_descriptors()
+    sink = FileSink(tmp_path, "sub/0")
+    put(sink, "d/a")
+    end(sink)
+    assert _open_descriptors() == before
+
+
+def test_a_destination_that_is_closed_leaves_nothing_of_what_was_not_complete(
+    tmp_path: Path,
+) -> None:
+    with Destination(tmp_path) as destination:
+        sink = FileSink(destination, "sub/0")
+        put(sink, "d/a")
+        assert len(names_in(tmp_path)) == 1
+        assert destination.path == tmp_path
+    destination.close()
+    assert names_in(tmp_path) == []
+
+
+def test_results_of_several_submissions_each_find_their_place(tmp_path: Path) -> None:
+    places = ["s/0", "s/1", "t/0", "s/2", "deep/er/0", "alone", "s/0"]
+    with Destination(tmp_path / "dest") as destination:
+        for number, place in enumerate(places):
+            with FileSink(destination, place) as sink:
+                put(sink, "file", b"%d" % number)
+                assert sink.commit().path == tmp_path / "dest" / place
+    found = {place: (tmp_path / "dest" / place / "file").read_text() for place in places}
+    assert found == {"s/0": "6", "s/1": "1", "t/0": "2", "s/2": "3", "deep/er/0": "4", "alone": "5"}
+    assert names_in(tmp_path / "dest") == ["alone", "deep", "s", "t"]
+
+
+def test_a_directory_that_somebody_removes_or_replaces_between_two_results_is_made_again(
+    tmp_path: Path,
+) -> None:
+    with Destination(tmp_path) as destination:
+        for number in range(3):
+            with FileSink(destination, f"sub/{number}") as sink:
+                put(sink, "file")
+                assert sink.commit().files["file"].exists()
+            shutil.rmtree(tmp_path / "sub")
+            if number == 1:
+                (tmp_path / "sub").mkdir()
+
+
+def test_a_destination_that_somebody_removes_is_an_os_error(tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    before = _open_descriptors()
+    with Destination(dest) as destination:
+        shutil.rmtree(dest)
+        with pytest.raises(FileNotFoundError):
+            FileSink(destination, "sub/0")
+    assert not dest.exists()
+    assert _open_descriptors() == before
 
 
 def test_thousands_of_small_files_take_no_time_to_speak_of(tmp_path: Path) -> None:

@@ -264,7 +264,7 @@ def test_a_name_that_the_file_system_cannot_hold_is_refused(
     real = os.open
 
     def picky(path: bytes, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        if path == b"A":
+        if path.endswith(b"/A"):
             raise OSError(code, os.strerror(code))
         return real(path, flags, mode, dir_fd=dir_fd)
 

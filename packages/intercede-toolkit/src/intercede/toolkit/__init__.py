@@ -6,6 +6,7 @@ from ._credentials import (
     FileCredentials,
     StaticCredentials,
 )
+from ._destination import Destination
 from ._ids import JobParts, new_submission, parse_id, submission_time
 from ._lifetime import Lifetime
 from ._private import sweep
@@ -37,6 +38,7 @@ __all__ = [
     "CommittedOutput",
     "CredentialCache",
     "CredentialParser",
+    "Destination",
     "ExitRecord",
     "FileCredentials",
     "FileSink",

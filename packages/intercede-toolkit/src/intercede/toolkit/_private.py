@@ -26,13 +26,18 @@ _FOREIGN_AGE_S: Final = 7 * 86_400
 _START_UNKNOWN: Final = "0"
 
 
-def remove(path: bytes) -> None:
-    """Remove a directory with all beneath it, or whatever else it is. What cannot be removed stays, for `sweep` to try again."""
+def remove(path: bytes, descriptor: int | None = None) -> None:
+    """Remove a directory with all beneath it, or whatever else it is. What cannot be removed stays, for `sweep` to try again.
+
+    Args:
+        path: Where it is.
+        descriptor: Of the directory that a relative path begins at; None: the current one.
+    """
     with suppress(OSError):
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            shutil.rmtree(path, ignore_errors=True)
+        if stat.S_ISDIR(os.lstat(path, dir_fd=descriptor).st_mode):
+            shutil.rmtree(path, ignore_errors=True, dir_fd=descriptor)
         else:
-            os.unlink(path)  # noqa: PTH108 - bytes
+            os.unlink(path, dir_fd=descriptor)
 
 
 def sweep(dest: Path) -> None:

@@ -22,6 +22,7 @@ from attrs import field, frozen
 
 from intercede.core import InterCEdeError, ResourceError
 
+from ._destination import Destination
 from ._names import (
     NAME_MAX,
     NO_NAMES,
@@ -34,15 +35,10 @@ from ._names import (
     encoded,
     text_of,
 )
-from ._private import private_name, remove
 
 __all__ = ["CommittedOutput", "FileSink", "LimitExceeded", "Limits", "file_paths"]
 
 _COPY_CHUNK: Final = 2**20
-#: Each round is lost only to another fetch of the same job that was faster.
-_RENAME_ATTEMPTS: Final = 100
-
-_OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -51,8 +47,6 @@ _CREATE_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.
 _CANNOT_HOLD: Final = frozenset(
     {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
 )
-#: How a rename says that an older result is in its place: a directory, or a file.
-_IN_THE_WAY: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
 
 
 @frozen
@@ -174,10 +168,11 @@ class FileSink:
 
     Files have mode 0600, or 0700 where executable; directories 0700. Directories without a file in them do not appear.
 
-    Between members it holds one descriptor, of its own directory.
+    Between members it holds no descriptor but those of its `Destination`.
 
     Args:
-        dest: Made if absent.
+        dest: Made if absent. A `Destination` serves the sinks of many jobs, for two thirds of what each takes alone; it has to be open as
+            long as they are.
         place: Where in `dest` the job's directory will be; an older one is replaced.
         limits: What the job may bring.
         clock: Seconds, for `max_seconds`.
@@ -189,7 +184,7 @@ class FileSink:
 
     def __init__(
         self,
-        dest: Path,
+        dest: Path | Destination,
         place: str,
         limits: Limits | None = None,
         *,
@@ -199,7 +194,6 @@ class FileSink:
             self._place = check_name(encoded(place))
         except Unsafe as error:
             raise ValueError(f"place {place!r}: {error}") from None
-        self._given = dest
         self._limits = limits or Limits()
         self._clock = clock
         self._started = clock()
@@ -218,18 +212,16 @@ class FileSink:
         self._member = ""
         self._missing = 0
         self._descriptor: int | None = None
-        #: The private directory, open.
-        self._root: int | None = None
 
-        # A later chdir must not move it.
-        self._dest = os.fsencode(dest.absolute())
-        self._room = PATH_MAX - len(b"/".join((self._dest, self._place, b"\0")))
-        self._private = self._dest + b"/" + private_name()
+        self._is_alone = isinstance(dest, Path)
+        self._dest = Destination(dest) if isinstance(dest, Path) else dest
+        self._room = self._dest.room(self._place)
         try:
-            os.mkdir(self._private, 0o700)  # noqa: PTH102 - bytes
-        except FileNotFoundError:
-            dest.mkdir(parents=True, exist_ok=True)
-            os.mkdir(self._private, 0o700)  # noqa: PTH102 - bytes
+            self._private = self._dest.make()
+        except BaseException:
+            self._leave()
+            raise
+        self._prefix = self._private + b"/"
 
     def __enter__(self) -> Self:
         return self
@@ -358,15 +350,15 @@ class FileSink:
         for name, link in self._links.items():
             self._copy_link(name, link)
         self._check_time()
-        self._close_root()
-        self._put_in_place()
+        self._dest.put_in_place(self._private, self._place)
         self._state = _COMMITTED
         self._output = CommittedOutput(
-            self._given,
+            self._dest.path,
             os.fsdecode(self._place),
             tuple(map(text_of, self._files)),
             dict(self._refused),
         )
+        self._leave()
         return self._output
 
     def discard(self) -> None:
@@ -378,8 +370,12 @@ class FileSink:
             OSError
         ):  # such as a full disk, told late; the descriptor is closed all the same
             self._close()
-        self._close_root()
-        remove(self._private)
+        self._dest.remove(self._private)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._is_alone:
+            self._dest.close()
 
     # What may be called when
 
@@ -455,13 +451,11 @@ class FileSink:
 
         They are in the private directory, where nobody puts links.
         """
-        if self._root is None:
-            self._root = os.open(self._private, _OPEN_DIRECTORY)
         mode = 0o700 if executable else 0o600
         try:
             if name.rpartition(b"/")[0] not in self._directories:
                 self._make_directories(name)
-            return os.open(name, _CREATE_FILE, mode, dir_fd=self._root)
+            return os.open(self._prefix + name, _CREATE_FILE, mode, dir_fd=self._dest.descriptor)
         except OSError as error:
             if error.errno not in _CANNOT_HOLD:
                 raise
@@ -474,13 +468,8 @@ class FileSink:
             if folder not in self._directories:
                 # One of two names that the file system takes for the same is there already.
                 with suppress(FileExistsError):
-                    os.mkdir(folder, 0o700, dir_fd=self._root)
+                    os.mkdir(self._prefix + folder, 0o700, dir_fd=self._dest.descriptor)
                 self._directories.add(folder)
-
-    def _close_root(self) -> None:
-        if self._root is not None:
-            descriptor, self._root = self._root, None
-            os.close(descriptor)
 
     def _close(self) -> None:
         if self._descriptor is not None:
@@ -506,28 +495,13 @@ class FileSink:
         self._files[name] = original
 
     def _copy_from(self, target: Name, copy: int) -> None:
-        source = os.open(target, _OPEN_FILE, dir_fd=self._root)
+        source = os.open(self._prefix + target, _OPEN_FILE, dir_fd=self._dest.descriptor)
         try:
             while chunk := os.read(source, _COPY_CHUNK):
                 self._check_time()
                 _write_all(copy, chunk)
         finally:
             os.close(source)
-
-    # The rename
-
-    def _put_in_place(self) -> None:
-        *above, name = self._place.split(b"/")
-        first, *others = above or [b"."]
-        parent = _open_beneath(None, self._dest + b"/" + first)
-        try:
-            for part in others:
-                beneath = _open_beneath(parent, part)
-                os.close(parent)
-                parent = beneath
-            _replace(self._private, name, parent, self._dest)
-        finally:
-            os.close(parent)
 
 
 def _resolve(name: Name, link: _Link) -> Name:
@@ -545,54 +519,7 @@ def _resolve(name: Name, link: _Link) -> Name:
     return b"/".join(reached)
 
 
-def _open_beneath(descriptor: int | None, part: bytes) -> int:
-    """From one open directory to one beneath it, made if it is not there.
-
-    Args:
-        descriptor: Of the upper one; None: its path is part of the name.
-        part: The name of the lower one.
-    """
-    try:
-        return os.open(part, _OPEN_DIRECTORY, dir_fd=descriptor)
-    except FileNotFoundError:
-        with suppress(FileExistsError):
-            os.mkdir(part, 0o777, dir_fd=descriptor)
-    return os.open(part, _OPEN_DIRECTORY, dir_fd=descriptor)
-
-
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     written = os.write(descriptor, data) if data else 0
     while written < len(data):
         written += os.write(descriptor, memoryview(data)[written:])
-
-
-def _replace(source: bytes, name: bytes, parent: int, dest: bytes) -> None:
-    """Rename, and move what was there aside, into `dest`, until it has succeeded. A directory cannot be renamed over one that is not empty."""
-    if _renamed(source, name, parent):
-        return
-    aside = dest + b"/" + private_name()
-    try:
-        for _ in range(_RENAME_ATTEMPTS):
-            remove(aside)
-            with suppress(FileNotFoundError):
-                os.rename(name, aside, src_dir_fd=parent)
-            if _renamed(source, name, parent):
-                return
-        raise FileExistsError(errno.EEXIST, "others keep putting results there", os.fsdecode(name))
-    except BaseException:
-        with suppress(OSError):
-            os.rename(aside, name, dst_dir_fd=parent)
-        raise
-    finally:
-        remove(aside)
-
-
-def _renamed(source: bytes, name: bytes, parent: int) -> bool:
-    """False: something is in the way."""
-    try:
-        os.rename(source, name, dst_dir_fd=parent)
-    except OSError as error:
-        if error.errno not in _IN_THE_WAY:
-            raise
-        return False
-    return True

@@ -30,6 +30,7 @@ from intercede.core import (
 from intercede.toolkit import (
     ArchiveEnd,
     CommittedOutput,
+    Destination,
     FileSink,
     LimitExceeded,
     Limits,
@@ -169,6 +170,7 @@ class Fetching:
         #: Its specification, and which of its members that calls otherwise.
         self._spec: SubmissionSpec | None = None
         self._renamed: Mapping[str, str] = {}
+        self._destination: Destination | None = None
         self._sink: FileSink | None = None
         self._names: set[str] = set()
         self._in_file = False
@@ -213,6 +215,8 @@ class Fetching:
     def finish(self) -> Fetched:
         """The stream has ended: what is not complete has failed. Idempotent, but for the news."""
         self._drop(FailureCode.NOT_NOW, self._broken or "the stream was cut; fetch again")
+        if self._destination is not None:
+            self._destination.close()
         if self._specs is None:
             instead = self._before[-_BEFORE_SHOWN:].decode("ascii", "replace")
             return Fetched(self.news(), instead=instead)
@@ -292,8 +296,7 @@ class Fetching:
         self._names.add(name)
         try:
             if self._sink is None:
-                assert self._job is not None
-                self._sink = FileSink(self._dest, self._job, self._limits)
+                self._sink = self._new_sink()
             self._take(self._sink, member, self._renamed.get(name, name))
         except (InterCEdeError, OSError) as error:
             self._fail(error)
@@ -306,6 +309,12 @@ class Fetching:
         if spec is not self._spec:
             self._spec = spec
             self._renamed = _renamed(spec)
+
+    def _new_sink(self) -> FileSink:
+        assert self._job is not None
+        if self._destination is None:
+            self._destination = Destination(self._dest)
+        return FileSink(self._destination, self._job, self._limits)
 
     def _take(self, sink: FileSink, member: TarMember, name: str) -> None:
         if member.data is not None:
@@ -341,9 +350,9 @@ class Fetching:
     def _commit(self) -> None:
         assert self._job is not None
         try:
-            sink = self._sink or FileSink(self._dest, self._job, self._limits)
-            self._sink = sink
-            committed = sink.commit()
+            if self._sink is None:
+                self._sink = self._new_sink()
+            committed = self._sink.commit()
         except (InterCEdeError, OSError) as error:
             self._fail(error)
             return
