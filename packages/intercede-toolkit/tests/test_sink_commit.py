@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -439,11 +440,14 @@ def test_a_destination_that_is_closed_leaves_nothing_of_what_was_not_complete(
 
 def test_results_of_several_submissions_each_find_their_place(tmp_path: Path) -> None:
     places = ["s/0", "s/1", "t/0", "s/2", "deep/er/0", "alone", "s/0"]
+    before = _open_descriptors()
     with Destination(tmp_path / "dest") as destination:
         for number, place in enumerate(places):
             with FileSink(destination, place) as sink:
                 put(sink, "file", b"%d" % number)
                 assert sink.commit().path == tmp_path / "dest" / place
+        assert _open_descriptors() == before + 2
+    assert _open_descriptors() == before
     found = {place: (tmp_path / "dest" / place / "file").read_text() for place in places}
     assert found == {"s/0": "6", "s/1": "1", "t/0": "2", "s/2": "3", "deep/er/0": "4", "alone": "5"}
     assert names_in(tmp_path / "dest") == ["alone", "deep", "s", "t"]
@@ -460,6 +464,23 @@ def test_a_directory_that_somebody_removes_or_replaces_between_two_results_is_ma
             shutil.rmtree(tmp_path / "sub")
             if number == 1:
                 (tmp_path / "sub").mkdir()
+
+
+def test_a_place_that_cannot_be_reached_fails_its_job_alone_and_leaves_no_descriptor(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/link").symlink_to(tmp_path)
+    before = _open_descriptors()
+    with Destination(tmp_path) as destination:
+        for place in ("deep/er/0", "deep/link/0", "deep/er/1"):
+            with FileSink(destination, place) as sink, suppress(NotADirectoryError):
+                put(sink, "file")
+                sink.commit()
+        assert _open_descriptors() == before + 2
+    assert names_in(tmp_path) == ["deep"]
+    assert names_in(tmp_path / "deep/er") == ["0", "1"]
+    assert _open_descriptors() == before
 
 
 def test_a_destination_that_somebody_removes_is_an_os_error(tmp_path: Path) -> None:
