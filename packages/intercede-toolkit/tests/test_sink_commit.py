@@ -466,6 +466,42 @@ def test_a_directory_that_somebody_removes_or_replaces_between_two_results_is_ma
                 (tmp_path / "sub").mkdir()
 
 
+def test_a_destination_keeps_nothing_of_jobs_that_are_over_while_it_is_open(tmp_path: Path) -> None:
+    (tmp_path / "sub/2").mkdir(parents=True)
+    (tmp_path / "sub/2/older").touch()
+    (tmp_path / "sub/3").write_text("in the way")
+    (tmp_path / "sub/4").symlink_to("2")
+    with Destination(tmp_path) as destination:
+        (private,) = (tmp_path / name for name in names_in(tmp_path) if name != "sub")
+        for number in range(5):
+            with FileSink(destination, f"sub/{number}") as sink:
+                put(sink, "d/file")
+                assert names_in(private) == [f"{number + 1}"]
+                if number:
+                    sink.commit()
+            assert names_in(private) == []
+    assert names_in(tmp_path / "sub") == ["1", "2", "3", "4"]
+    assert names_in(tmp_path / "sub/2") == ["d"]
+
+
+def test_a_sink_that_cannot_be_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _open_descriptors()
+    real = os.mkdir
+
+    def full(path: bytes, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        if dir_fd is not None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", full)
+    with pytest.raises(OSError, match="No space"):
+        FileSink(tmp_path, "sub/0")
+    assert names_in(tmp_path) == []
+    assert _open_descriptors() == before
+
+
 def test_a_place_that_cannot_be_reached_fails_its_job_alone_and_leaves_no_descriptor(
     tmp_path: Path,
 ) -> None:
