@@ -502,6 +502,23 @@ def test_a_sink_that_cannot_be_made_leaves_nothing(
     assert _open_descriptors() == before
 
 
+def test_a_destination_for_which_no_descriptor_is_left_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def short(path: bytes, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if b".intercede-" in path:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", short)
+        with pytest.raises(OSError, match="Too many"):
+            Destination(tmp_path)
+    assert names_in(tmp_path) == []
+
+
 def test_a_place_that_cannot_be_reached_fails_its_job_alone_and_leaves_no_descriptor(
     tmp_path: Path,
 ) -> None:

@@ -49,7 +49,11 @@ class Destination:
         except FileNotFoundError:
             path.mkdir(parents=True, exist_ok=True)
             os.mkdir(self._private, 0o700)  # noqa: PTH102 - bytes
-        self._descriptor = os.open(self._private, _OPEN_DIRECTORY)
+        try:
+            self._descriptor = os.open(self._private, _OPEN_DIRECTORY)
+        except BaseException:
+            os.rmdir(self._private)  # noqa: PTH106 - bytes
+            raise
         self._made = 0
         #: What the results of one submission lie in, open, and where that is.
         self._parent: int | None = None
