@@ -31,7 +31,8 @@ class Destination:
                 with FileSink(destination, job, limits) as sink:
                     ...
 
-    It holds two descriptors. Synchronous; one thread at a time.
+    It holds two descriptors, one of the directory that the last result went to: if somebody moves that elsewhere meanwhile, the results that
+    follow into it go with it. Synchronous; one thread at a time.
 
     Args:
         path: Made if absent. A later chdir does not move it.

@@ -65,7 +65,11 @@ def check_name(name: bytes) -> Name:
 
 
 def check_part(part: bytes) -> None:
-    """See that a file can have it as a component of its name."""
+    """See that a file can have it as a component of its name.
+
+    Raises:
+        Unsafe: None can.
+    """
     if part == b"..":
         raise Unsafe("its name has '..'")
     if b"\0" in part:

@@ -79,6 +79,7 @@ def _is_stale(path: bytes, owner: re.Match[str]) -> bool:
 
 
 def private_name() -> bytes:
+    """A new one, by which `sweep` knows whose it is."""
     return f"{_private_prefix(os.getpid())}{secrets.token_hex(8)}".encode()
 
 

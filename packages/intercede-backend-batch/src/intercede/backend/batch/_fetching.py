@@ -295,9 +295,7 @@ class Fetching:
             return
         self._names.add(name)
         try:
-            if self._sink is None:
-                self._sink = self._new_sink()
-            self._take(self._sink, member, self._renamed.get(name, name))
+            self._take(self._open_sink(), member, self._renamed.get(name, name))
         except (InterCEdeError, OSError) as error:
             self._fail(error)
 
@@ -310,11 +308,14 @@ class Fetching:
             self._spec = spec
             self._renamed = _renamed(spec)
 
-    def _new_sink(self) -> FileSink:
-        assert self._job is not None
-        if self._destination is None:
-            self._destination = Destination(self._dest)
-        return FileSink(self._destination, self._job, self._limits)
+    def _open_sink(self) -> FileSink:
+        """The job's, made when it is needed first."""
+        if self._sink is None:
+            assert self._job is not None
+            if self._destination is None:
+                self._destination = Destination(self._dest)
+            self._sink = FileSink(self._destination, self._job, self._limits)
+        return self._sink
 
     def _take(self, sink: FileSink, member: TarMember, name: str) -> None:
         if member.data is not None:
@@ -350,9 +351,7 @@ class Fetching:
     def _commit(self) -> None:
         assert self._job is not None
         try:
-            if self._sink is None:
-                self._sink = self._new_sink()
-            committed = self._sink.commit()
+            committed = self._open_sink().commit()
         except (InterCEdeError, OSError) as error:
             self._fail(error)
             return
