@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="bench", description="Measure beside other tools.")
     parser.add_argument("name", choices=_BENCHMARKS)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side, at least")
     parser.add_argument("--write", action="store_true", help="write table and plot into the docs")
     chosen = parser.parse_args(argv)
     if chosen.name == "gigabit":
@@ -51,13 +51,13 @@ def main(argv: list[str]) -> int:
     seconds = {row.case: row.seconds for row in rows}
     (_RESULTS / f"bench-{chosen.name}.json").write_text(json.dumps(seconds, indent=1))
     if chosen.write:
-        _write(chosen.name, chosen.rounds, f"{said}\n{chart(rows)}")
+        _write(chosen.name, f"{said}\n{chart(rows)}")
     return 0
 
 
-def _write(name: str, rounds: int, said: str) -> None:
+def _write(name: str, said: str) -> None:
     """Put table and plot where the page has a place for them."""
-    when = f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, medians of {rounds}"
+    when = f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, medians"
     place = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     page = _PAGE.read_text("utf-8")
     _PAGE.write_text(place.sub(lambda m: f"{m[1]}\n{said}\n({when})\n\n{m[2]}", page), "utf-8")

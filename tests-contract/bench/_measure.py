@@ -6,11 +6,16 @@ import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import anyio.to_thread
 from attrs import field, frozen
 
 __all__ = ["Case", "Row", "Side", "chart", "measure", "table"]
+
+#: Of work that is done in no time a few turns say little: it has up to so many times as many of them, until all together took so long.
+_MORE: Final = 10
+_ENOUGH_S: Final = 10.0
 
 
 @frozen
@@ -55,6 +60,11 @@ class Row:
     case: str
     seconds: dict[str, list[float]] = field(factory=dict)
 
+    @property
+    def turns(self) -> int:
+        """How many each side had."""
+        return min(map(len, self.seconds.values()))
+
     def medians(self) -> dict[str, float]:
         """By side."""
         return {side: statistics.median(taken) for side, taken in self.seconds.items()}
@@ -72,12 +82,14 @@ async def measure(case: Case, rounds: int, tell: Callable[[str], None]) -> Row:
 
     Args:
         case: What to measure.
-        rounds: How many turns each side has.
+        rounds: How many turns each side has, at least.
         tell: Is told of each turn.
     """
     sides = [case.ours, *case.others]
     row = Row(case.name, {side.name: [] for side in sides})
-    for turn in range(rounds):
+    for turn in range(rounds * _MORE):
+        if turn >= rounds and sum(map(sum, row.seconds.values())) >= _ENOUGH_S:
+            break
         for side in sides if turn % 2 == 0 else reversed(sides):
             await anyio.to_thread.run_sync(os.sync)
             began = time.perf_counter()
@@ -90,13 +102,16 @@ async def measure(case: Case, rounds: int, tell: Callable[[str], None]) -> Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as Markdown: medians, and how ours compares with each of the others."""
-    lines = ["| what | interCEde | beside it | ours : theirs |", "| --- | --- | --- | --- |"]
+    """The rows as Markdown: medians, how ours compares with each of the others, and of how many turns."""
+    lines = [
+        "| what | interCEde | beside it | ours : theirs | turns |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for row in rows:
         ours, *others = row.medians().items()
         theirs = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in others)
         ratios = ", ".join(f"{ratio:.2f}" for ratio in row.ratios().values())
-        lines.append(f"| {row.case} | {ours[1]:.2f} s | {theirs} | {ratios} |")
+        lines.append(f"| {row.case} | {ours[1]:.2f} s | {theirs} | {ratios} | {row.turns} |")
     return "".join(f"{line}\n" for line in lines)
 
 
