@@ -106,9 +106,27 @@ def test_a_stream_cut_anywhere_gives_whole_jobs_or_none(tmp_path: Path) -> None:
 
 def test_a_stream_without_a_beginning_is_an_error_with_its_words(tmp_path: Path) -> None:
     fetched = receive(b"bash: eval: not found", tmp_path)
-    with pytest.raises(ResourceError, match="no beginning") as caught:
+    with pytest.raises(ResourceError, match="not an answer") as caught:
         fetched.raise_for_no_answer()
     assert caught.value.said == "bash: eval: not found"
+    assert "echo here" in caught.value.remedy
+
+
+def test_a_stream_of_nothing_is_told_as_such(tmp_path: Path) -> None:
+    fetched = receive(b"\n", tmp_path)
+    with pytest.raises(ResourceError, match="ended the fetch before"):
+        fetched.raise_for_no_answer()
+
+
+def test_of_endless_babble_the_last_words_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intercede.backend.batch._fetching._PREFACE_MAX", 1000)
+    fetched = receive(b"welcome " * 1000 + b"to this host", tmp_path)
+    with pytest.raises(ResourceError, match="not an answer") as caught:
+        fetched.raise_for_no_answer()
+    assert caught.value.said.endswith("welcome to this host")
+    assert len(caught.value.said) <= 500
 
 
 def test_what_is_not_ready_is_told_apart(tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ async def test_an_answer_that_is_none_is_an_error_with_its_words(
         ids = tools.ids_of(await ce.submit(tools.script("true")))
         await tools.finish(ce, ids)
         wire.shell = ("sh", "-c", "cat >/dev/null; echo 'eval: not found'", "sh")
-        with pytest.raises(ResourceError, match="no beginning") as caught:
+        with pytest.raises(ResourceError, match="not an answer") as caught:
             await ce.fetch_output(ids, tmp_path / "out")
     assert "eval: not found" in caught.value.said
 

@@ -160,7 +160,7 @@ async def test_limits_hold_in_a_porter(tmp_path: Path) -> None:
 async def test_a_stream_without_a_beginning_is_the_same_error(tmp_path: Path) -> None:
     async with ready() as porters:
         _, fetched = await take(porters, tmp_path, b"bash: eval: not found")
-    with pytest.raises(ResourceError, match="no beginning") as caught:
+    with pytest.raises(ResourceError, match="not an answer") as caught:
         fetched.raise_for_no_answer()
     assert caught.value.said == "bash: eval: not found"
 

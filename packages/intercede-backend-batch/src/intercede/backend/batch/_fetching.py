@@ -53,6 +53,7 @@ __all__ = ["Came", "Fetched", "Fetching", "job_outputs", "missing_members"]
 _PREFACE_MAX = 64 * 2**20
 #: How much of what is no preface is shown.
 _BEFORE_SHOWN: Final = 500
+_NO_ANSWER: Final = "what the host printed is not an answer to a fetch"
 #: What is said at the end is about jobs that are not ready, 40 bytes each, and files that cannot be read; more of it is not kept.
 _WORDS_MAX = 16 * 2**20
 #: Where a job's payload runs.
@@ -121,7 +122,11 @@ class Fetched:
             ResourceError: With what it has said.
         """
         if self.instead is not None:
-            raise ResourceError("the answer has no beginning", said=self.instead)
+            raise ResourceError(
+                _NO_ANSWER if self.instead else "the host ended the fetch before it had answered",
+                said=self.instead,
+                remedy="see by hand what `sh -c 'echo here'` prints there, then fetch again",
+            )
 
 
 def job_outputs(news: Mapping[str, Came], dest: Path) -> dict[str, JobOutput]:
@@ -218,7 +223,7 @@ class Fetching:
         if self._destination is not None:
             self._destination.close()
         if self._specs is None:
-            instead = self._before[-_BEFORE_SHOWN:].decode("ascii", "replace")
+            instead = self._before[-_BEFORE_SHOWN:].decode("ascii", "replace").strip()
             return Fetched(self.news(), instead=instead)
         others, is_whole, words = self._after.partition(self._word + b"tar-ended\n")
         lines: list[str] = []
@@ -255,8 +260,8 @@ class Fetching:
                 break
         else:
             if len(self._before) > _PREFACE_MAX:
-                self._broken = "the answer has no beginning"
-                self._before.clear()
+                self._broken = _NO_ANSWER
+                del self._before[:-_BEFORE_SHOWN]
             return b""
         start = self._before.find(self._word + b"say\n")
         lines = self._before[start if start >= 0 else at : at].decode("utf-8", "surrogateescape")
