@@ -118,17 +118,6 @@ def test_a_stream_of_nothing_is_told_as_such(tmp_path: Path) -> None:
         fetched.raise_for_no_answer()
 
 
-def test_of_endless_babble_the_last_words_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("intercede.backend.batch._fetching._PREFACE_MAX", 1000)
-    fetched = receive(b"welcome " * 1000 + b"to this host", tmp_path)
-    with pytest.raises(ResourceError, match="not an answer") as caught:
-        fetched.raise_for_no_answer()
-    assert caught.value.said.endswith("welcome to this host")
-    assert len(caught.value.said) <= 500
-
-
 def test_what_is_not_ready_is_told_apart(tmp_path: Path) -> None:
     stream = READY + archive() + finish("code 0", "absent s/1", "unended s/0", "absent t/7")
     fetched = receive(stream, tmp_path)
@@ -279,8 +268,24 @@ def test_an_endless_preface_is_given_up(tmp_path: Path, monkeypatch: pytest.Monk
     for _ in range(100):
         fetching.feed(b"x" * 100)
     assert len(fetching._before) <= 1100
-    with pytest.raises(ResourceError):
+    fetching.feed(b"x" * 2000 + b"the last words")
+    with pytest.raises(ResourceError, match="not an answer") as caught:
         fetching.finish().raise_for_no_answer()
+    assert caught.value.said.endswith("xthe last words")
+    assert len(caught.value.said) <= 500
+
+
+def test_what_follows_a_preface_that_was_given_up_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was declared may have been thrown away with it."""
+    monkeypatch.setattr("intercede.backend.batch._fetching._PREFACE_MAX", 1000)
+    outputs = outputs_of(b"x" * 2000 + STREAM, tmp_path, size=2000)
+    assert {output.failure.code for output in outputs.values() if output.failure} == {
+        FailureCode.NOT_NOW
+    }
+    assert outputs.keys() == JOBS
+    assert not any(output.files for output in outputs.values())
 
 
 @given(st.data())
