@@ -1,6 +1,7 @@
 """The runner: what it does with a payload, and what it writes down."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -217,6 +218,26 @@ def test_a_payload_that_lacks_an_input_does_not_start(
     )
 
 
+@pytest.mark.parametrize("signal", ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "XCPU"])
+def test_a_signal_to_all_of_a_job_does_not_lose_the_record_that_is_being_written(
+    tmp_path: Path, shell: list[str], monkeypatch: pytest.MonkeyPatch, signal: str
+) -> None:
+    directory = prepare(tmp_path, payload("exit 9"))
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("date", "mv"):
+        # They are called before the payload, too.
+        text = f'[ ! -e stdout ] || kill -{signal} $PPID $$\nexec {shutil.which(name)} "$@"\n'
+        (tools / name).write_text(f"#!/bin/sh\n{text}")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    assert run(directory, shell) == 9
+    record = parse_exit((directory / "0" / "exit").read_text())
+    assert record is not None
+    assert (record.code, record.told) == (9, False)
+    assert record.ended is not None
+
+
 @pytest.mark.parametrize(("number", "told"), [(15, True), (9, False)])
 def test_a_payload_that_died_of_term_was_told_to_end(
     tmp_path: Path, shell: list[str], number: int, told: bool
@@ -233,6 +254,16 @@ def test_a_record_of_an_older_runner_says_nothing_of_being_told() -> None:
     record = parse_exit(line)
     assert record is not None
     assert record.told is False
+
+
+@pytest.mark.parametrize("name", ["began", "ended", "node"])
+def test_a_record_without_a_time_or_place_still_tells_how_it_ended(name: str) -> None:
+    fields = {"code": "9", "signal": "-", "cancelled": "yes", "limit": "-"}
+    fields |= {"began": "1", "ended": "2", "node": "n"} | {name: ""}
+    record = parse_exit(" ".join(f"{key}={value}" for key, value in fields.items()) + " end")
+    assert record is not None
+    assert getattr(record, name) is None
+    assert (record.code, record.cancelled) == (9, True)
 
 
 def test_marks_of_our_kill_and_of_a_limit_are_in_the_record(

@@ -87,8 +87,8 @@ else
   )
   code=$?
 fi
-# What comes now comes too late.
-trap : TERM
+# What comes now comes too late; and it comes to all of a job, so also to the commands that are still needed.
+trap '' HUP INT QUIT TERM USR1 USR2 XCPU
 signal=-
 case $code in
   129|1[3-8]?|19[0-2]) [ -s why ] && signal=$((code - 128));;
@@ -156,9 +156,9 @@ class ExitRecord:
         signal: The signal that ended it, where the shell could tell.
         cancelled: Our kill came before the end.
         limit: The limit that ended it.
-        began: When it started.
-        ended: When it ended.
-        node: Where.
+        began: When it started; None: the command that tells was ended, as by a kill.
+        ended: When it ended, or None.
+        node: Where, or None.
         told: Its runner was told to end (TERM), by whomever, before it did.
     """
 
@@ -166,9 +166,9 @@ class ExitRecord:
     signal: int | None
     cancelled: bool
     limit: str | None
-    began: datetime
-    ended: datetime
-    node: str
+    began: datetime | None
+    ended: datetime | None
+    node: str | None
     told: bool = False
 
 
@@ -186,13 +186,17 @@ def parse_exit(line: str) -> ExitRecord | None:
             signal=signal,
             cancelled=fields["cancelled"] == "yes",
             limit=None if fields["limit"] == "-" else fields["limit"],
-            began=datetime.fromtimestamp(_bounded(fields["began"], 2**40), UTC),
-            ended=datetime.fromtimestamp(_bounded(fields["ended"], 2**40), UTC),
-            node=fields["node"],
+            began=_moment(fields["began"]),
+            ended=_moment(fields["ended"]),
+            node=fields["node"] or None,
             told=fields.get("told") == "TERM",  # runners of older versions do not say
         )
     except (KeyError, ValueError, OverflowError, OSError):
         return None
+
+
+def _moment(text: str) -> datetime | None:
+    return datetime.fromtimestamp(_bounded(text, 2**40), UTC) if text else None
 
 
 def _bounded(text: str, most: int) -> int:
