@@ -118,6 +118,46 @@ def test_a_stream_of_nothing_is_told_as_such(tmp_path: Path) -> None:
         fetched.raise_for_no_answer()
 
 
+NOT_ALL = tar_header("s/0/work", 0, mode=0o700, kind=TarKind.DIRECTORY)
+
+
+@pytest.mark.parametrize(
+    ("words", "others", "told"),
+    [
+        ("", "", "a file or a directory may not be opened"),
+        ("", "unread find: 's/0/work/d': Permission denied", "work/d: Permission denied"),
+        ("", "unread find: s/0/work/d: Permission denied", "work/d: Permission denied"),
+        (
+            "tar: s/0/work/f: Cannot open: No",
+            "unread find: s/0/work/d: No",
+            "work/f: Cannot open: No",
+        ),
+        ("", "unread xargs: s/1/work: no", "a file or a directory may not be opened"),
+    ],
+)
+def test_a_job_of_which_not_all_can_be_read_fails_with_the_hosts_words(
+    tmp_path: Path, words: str, others: str, told: str
+) -> None:
+    jobs = archive(file("s/0/work/a", b"1"), NOT_ALL, NOT_ALL, end_of("s/0"), end_of("s/1"))
+    outputs = outputs_of(READY + jobs + finish(words, others), tmp_path)
+    failure = outputs["s/0"].failure
+    assert failure is not None
+    assert failure.code is FailureCode.FAILED
+    assert failure.message == f"not all could be read: {told}"
+    assert outputs["s/0"].files["a"].read_bytes() == b"1"
+    assert outputs["s/1"].failure is None
+
+
+def test_that_not_all_can_be_read_is_known_before_the_stream_ends(tmp_path: Path) -> None:
+    stream = READY + archive(file("s/0/work/a", b"1"), NOT_ALL, end_of("s/0"), end_of("s/1"))
+    for cut in range(0, len(stream), 61):
+        outputs = outputs_of(stream[:cut], tmp_path / str(cut))
+        assert "s/0" not in outputs or outputs["s/0"].failure is not None
+    outputs = outputs_of(stream, tmp_path)
+    assert outputs["s/1"].failure is None
+    assert outputs["s/0"].files.keys() == {"a"}
+
+
 def test_what_is_not_ready_is_told_apart(tmp_path: Path) -> None:
     stream = READY + archive() + finish("code 0", "absent s/1", "unended s/0", "absent t/7")
     fetched = receive(stream, tmp_path)

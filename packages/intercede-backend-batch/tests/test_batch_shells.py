@@ -1,6 +1,7 @@
 """Hosts differ in what `sh` is: dash on Debian, bash on Red Hat, BusyBox on small ones. All of it is that shell here."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,64 @@ async def test_a_job_lives_its_whole_life_under_any_shell(
         assert [handle.id for handle in await ce.find("life")] == ids
         (await ce.purge(ids)).raise_for_failures()
         assert (await ce.status(ids)).failures[ids[0]].code is FailureCode.NO_SUCH_JOB
+
+
+CLOSED = """\
+mkdir -p out/shut out/open sub1 sub2 pass; echo 1 > out/a; echo 2 > out/shut/b; echo 3 > out/open/c; echo 4 > sub1/x; echo 5 > sub2/x
+echo 6 > f.dat; echo 7 > g.dat; echo 8 > pass/y
+case $INTERCEDE_COPY in 0) chmod 0 $CLOSE; chmod 311 pass;; esac
+"""
+
+
+@pytest.mark.parametrize("tar", [_sandbox.TAR_GNU, _sandbox.TAR_NONE])
+@pytest.mark.parametrize(
+    ("wanted", "close", "came", "said"),
+    [
+        (["out/"], "out/shut", ["out/a", "out/open/c"], "'?work/out/shut'?: Permission denied"),
+        (["out/"], "out/a", ["out/open/c", "out/shut/b"], "work/out/a'?: .*open"),
+        (["out/"], "out", [], "'?work/out'?: Permission denied"),
+        (["*.dat"], "f.dat", ["g.dat"], "work/f.dat'?: .*open"),
+        (["f.dat", "g.dat"], "f.dat", ["g.dat"], "work/f.dat'?: .*open"),
+        (["sub?/x"], "sub1", ["sub2/x"], "a directory may not be opened"),
+        (["sub1/x", "sub2/x"], "sub1", ["sub2/x"], "a directory may not be opened"),
+        (["sub1/*", "f.dat"], "sub1", ["f.dat"], "a directory may not be opened"),
+        (["pass/*", "f.dat"], "g.dat", ["f.dat"], "a directory may not be opened"),
+        (["pass/y", "f.dat"], "g.dat out", ["f.dat", "pass/y"], None),
+        (None, "out sub1 sub2 f.dat", ["g.dat"], "work/"),
+    ],
+)
+async def test_what_may_not_be_read_is_told_and_is_that_jobs_trouble(
+    make_backend: Any,
+    tools: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shell: str,
+    tar: str,
+    wanted: list[str] | None,
+    close: str,
+    came: list[str],
+    said: str | None,
+) -> None:
+    monkeypatch.setattr("intercede.backend.batch._host.Host.tar", tar)
+    outputs = OutputSpec(everything=True) if wanted is None else OutputSpec(wanted)
+    wire = tools.Wire()
+    if os.getuid() == 0:  # who may read everything
+        if shell == "busybox" and wanted == ["pass/*", "f.dat"]:
+            pytest.skip("BusyBox takes it that root may read everything, and does not try")
+        wire.shell = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "sh")
+    async with make_backend(wire) as ce:
+        spec = tools.script(CLOSED, outputs=outputs, environment={"CLOSE": close})
+        ids = tools.ids_of(await ce.submit(spec, 2))
+        await tools.finish(ce, ids)
+        result = await ce.fetch_output(ids, tmp_path / "out")
+    assert sorted(result[ids[0]].files) == came
+    assert result[ids[1]].failure is None
+    failure = result[ids[0]].failure
+    if said is None:
+        assert failure is None
+    else:
+        assert failure.code is FailureCode.FAILED
+        assert re.search(f"not all could be read: .*{said}", failure.message), failure.message
 
 
 async def test_everything_comes_back_under_any_shell(

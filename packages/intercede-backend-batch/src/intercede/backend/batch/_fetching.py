@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -58,11 +58,16 @@ _NO_ANSWER: Final = "what the host printed is not an answer to a fetch"
 _WORDS_MAX = 16 * 2**20
 #: Where a job's payload runs.
 _WORK = "work/"
+#: A directory of a job by this name says that not all of the job can be read. What exactly, and why, is said behind the archive; but the
+#: stream may be cut before.
+_NOT_ALL: Final = "work"
 _MEMBER = re.compile(r"([^/]+/[0-9]+)/(.*)", re.DOTALL)
 #: A pattern without these is a name. A "/" may end the name of a directory, whose files are meant.
 _SPECIAL: Final = frozenset("*?[/")
 #: What tar says of a file, with --quoting-style=escape.
 _TAR_WORDS = re.compile(r"tar: ([^/ ]+/[0-9]+)/(.*)")
+#: What find says of a directory, in quotes or not.
+_FIND_WORDS = re.compile(r"unread find: ['`]?([^/ ]+/[0-9]+)/(.*)")
 
 
 class Came(NamedTuple):
@@ -233,12 +238,15 @@ class Fetching:
         silent = self._asked - self._jobs.keys()
         unended = silent & lines_after(lines, "unended ")
         absent = silent & lines_after(lines, "absent ")
-        self._judge(silent - unended - absent, words.decode("utf-8", "replace"))
+        # find quotes names; tar was told not to.
+        closed = _words((line.replace("': ", ": ") for line in lines), _FIND_WORDS)
+        said = _words(words.decode("utf-8", "replace").splitlines(), _TAR_WORDS)
+        self._judge(silent - unended - absent, self._unread | closed | said)
         return Fetched(self.news(), frozenset(unended), frozenset(absent))
 
-    def _judge(self, lost: Set[str], said: str) -> None:
+    def _judge(self, lost: Set[str], unread: Mapping[str, str]) -> None:
         """Say what became of those of which not all came, or nothing."""
-        for job, words in (_tar_words(said) | self._unread).items():
+        for job, words in unread.items():
             came = self._jobs.get(job)
             if came is not None and came.failure is None:
                 failure = Failure(FailureCode.FAILED, f"not all could be read: {words}")
@@ -291,6 +299,10 @@ class Fetching:
             if job != self._job:
                 assert self._specs is not None
                 self._begin_job(job, self._specs.get(submission))
+        if name == _NOT_ALL and member.kind is TarKind.DIRECTORY:
+            assert self._job is not None
+            self._unread.setdefault(self._job, "a file or a directory may not be opened")
+            return
         if not name:
             if member.kind is TarKind.DIRECTORY:
                 self._commit()
@@ -401,11 +413,11 @@ class Fetching:
             self._learn(self._job, Came(failure=Failure(code, reason)))
 
 
-def _tar_words(said: str) -> dict[str, str]:
-    """By job, what tar said about its files."""
+def _words(said: Iterable[str], pattern: re.Pattern[str]) -> dict[str, str]:
+    """By job, what was said about its files first."""
     words: dict[str, str] = {}
-    for line in said.splitlines():
-        match = _TAR_WORDS.match(line)
+    for line in said:
+        match = pattern.match(line)
         if match is not None:
             words.setdefault(match[1], match[2])
     return words

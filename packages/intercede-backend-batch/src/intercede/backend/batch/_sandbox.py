@@ -511,11 +511,24 @@ fi
 # ---------------------------------------------------------------- output
 
 
+#: A part of a pattern without these is a name.
+_SPECIAL: Final = frozenset("*?[")
+_LOOK: Final = (
+    "  look() {",
+    "    rights=$1; shift",
+    "    for d; do",
+    '      [ ! -d "$d" ] || { [ -x "$d" ] && { [ "$rights" = x ] || [ -r "$d" ]; }; } || unread ""',
+    "    done",
+    "  }",
+)
+
+
 def select_function(spec: SubmissionSpec, variants: Iterable[CopyVars]) -> str:
     """The shell function `select_output WORK`, which prints the names of a copy's output, each with a NUL.
 
     `WORK` is a path without special characters. Secrets are never among them; inputs and the executable not among `everything`. A link
-    on the way to a file is printed in its place, so that it is seen and refused.
+    on the way to a file is printed in its place, so that it is seen and refused. Where not all can be read it calls `unread`, once or
+    more, with find's words: what lies beneath a closed directory has no name.
     """
     secrets = sorted({name for variant in variants for name in variant.secrets})
     lines = [
@@ -536,26 +549,45 @@ def select_function(spec: SubmissionSpec, variants: Iterable[CopyVars]) -> str:
         ]
     lines += [
         "      printf '%s\\0' \"$f\"",
+        '      [ -r "$f" ] || [ -h "$f" ] || unread ""',
         "    done",
         "  }",
+        '  find_names() { words=$(find "$@" ! -type d -print0 2>&1 >&5) || unread "$words"; } 5>&1',
         "  tree() {",
         "    p=$1",
         '    while [ "$p" != "$w" ]; do [ ! -h "$p" ] || { printf \'%s\\0\' "$p"; return; }; p=${p%/*}; done',
-        f'    [ ! -d "$1" ] || find "$1" {_pruned(secrets)}! -type d -print0',
+        f'    [ ! -d "$1" ] || find_names "$1" {_pruned(secrets)}',
         "  }",
     ]
     if spec.outputs.everything:
         # What lies in inputs/ by the same name was staged; all else the payload made, also beneath a directory that was.
         lines += [
-            f'  find "$w" {_pruned(secrets)}! -type d -print0 | xargs -0 sh -c \'',
+            f'  find_names "$w" {_pruned(secrets)} | xargs -0 sh -c \'',
             "    inputs=$1 w=$2; shift 2",
-            '    for f; do [ -e "$inputs/${f#"$w"/}" ] || printf "%s\\0" "$f"; done',
+            "    for f; do",
+            '      [ ! -e "$inputs/${f#"$w"/}" ] || continue',
+            '      printf "%s\\0" "$f"',
+            '      [ -r "$f" ] || [ -h "$f" ] || printf "%s\\0" "$w"',
+            "    done",
             '  \' sh "${w%/*/work}/inputs" "$w"',
         ]
     else:
-        lines += [_select_member(member.pattern) for member in spec.outputs.members]
+        patterns = [member.pattern for member in spec.outputs.members]
+        lines += _look_above(patterns)
+        lines += map(_select_member, patterns)
     lines.append("}")
     return "\n".join(lines) + "\n"
+
+
+def _look_above(patterns: Iterable[str]) -> list[str]:
+    """Lines that call `unread` where a directory is closed in which something is wanted: what a pattern does not see nobody would miss."""
+    looks: dict[str, None] = {}
+    for pattern in patterns:
+        parts = pattern.removesuffix("/").split("/")
+        for depth in range(1, len(parts)):
+            rights = "x" if _SPECIAL.isdisjoint(parts[depth]) else "rx"
+            looks[f'  look {rights} "$w"/{quote_pattern("/".join(parts[:depth]))}'] = None
+    return [*_LOOK, *looks] if looks else []
 
 
 def _select_member(pattern: str) -> str:
@@ -595,6 +627,13 @@ declared() {{
   name= spec=
   [ -h "$s" ] || {{ read -r name _ && IFS= read -r _ && IFS= read -r spec; }} 2>/dev/null < "$s/meta"
   [ "$name" != {quote(resource)} ] || printf '%s\\n' "meta $s $spec"
+}}
+# unread WORDS: says in the archive, by the job's work/, that not all of the job can be read, and behind it what find said first. A name
+# may hold a newline, so one line stands here for all.
+unread() {{
+  printf '%s\\0' "$j/work"
+  [ -z "$1" ] || printf 'unread %.1000s\\n' "${{1%%
+*}}" >&4
 }}
 list() {{
   s=$1; shift
