@@ -114,6 +114,12 @@ class FixedStreamNames(GathersOtherwise):
         return await super().submit(evolve(spec, stdout=None, stderr=None), copies)
 
 
+@lie("F1", "leaves out what may not be read, and says nothing")
+class SilentlyShut(GathersOtherwise):
+    def changed(self, gathered: Gathered, job: FakeJob, now: float) -> Gathered:
+        return evolve(gathered, shut=())
+
+
 @lie("F1", "brings no files of a job that failed")
 class NoFilesOfTheFailed(GathersOtherwise):
     def changed(self, gathered: Gathered, job: FakeJob, now: float) -> Gathered:

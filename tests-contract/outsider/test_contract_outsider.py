@@ -276,7 +276,11 @@ def test_the_outsiders_own_tests_are_ten_lines_each_and_green(
         _docstring, *code = filter(None, module.read_text().splitlines())
         assert len(code) <= 10, module
     options = ("-q", "-n", "2", "-p", "no:asyncio", "-W", "error")
-    succeed(furnished / "python", "-m", "pytest", *options, "tests", cwd=project)
+    # As an account like others: root may read what a payload has closed.
+    plainly = (
+        ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if not os.getuid() else ()
+    )
+    succeed(*plainly, furnished / "python", "-m", "pytest", *options, "tests", cwd=project)
 
 
 def test_the_outsider_shadows_a_built_in_with_a_warning_until_one_is_preferred(

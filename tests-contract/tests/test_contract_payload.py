@@ -113,6 +113,13 @@ def test_trap_makes_it_deaf_to_term(payload: Payload) -> None:
     assert payload("trap", "signal", "15", "echo", "on").stdout == b"on\n"
 
 
+def test_shut_takes_all_rights_away(payload: Payload, tmp_path: Path) -> None:
+    done = payload("write", "-d/f", "x", "shut", "-d/f", "mode", "-d/f", "shut", "-d", "shut", "no")
+    assert done.returncode == 1
+    assert done.stdout == b"000\n"
+    assert (tmp_path / "-d").stat().st_mode & 0o777 == 0
+
+
 def test_links_and_fifos_are_made(payload: Payload, tmp_path: Path) -> None:
     payload("write", "-f", "x", "symlink", "-s", "../-out", "hardlink", "-h", "-f", "fifo", "-p")
     assert str((tmp_path / "-s").readlink()) == "../-out"

@@ -139,3 +139,10 @@ def test_a_tail_is_the_end_of_all_bytes(runs: list[tuple[bytes, int]], length: i
 @given(st.binary(min_size=1, max_size=4), st.integers(0, 40))
 def test_a_repeated_pattern_is_cut_at_its_size(pattern: bytes, size: int) -> None:
     assert bytes(Content.repeated(pattern, size)) == (pattern * size)[:size]
+
+
+def test_what_was_shut_has_no_rights() -> None:
+    progress = perform(program("write", "d/f", "x", "shut", "d/f", "mode", "d/f", "shut", "d"))
+    assert bytes(progress.stdout) == b"000\n"
+    assert progress.files["d"].mode == 0
+    assert perform(program("shut", "absent")).exit_code == 1

@@ -7,7 +7,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -120,8 +120,8 @@ def fetch(place: Path, keep: Keep, target: Path, limits: Limits) -> JobOutput:
                 copier.copy(place / name, new / wanted)
             else:
                 (new / wanted).touch()  # it was killed before it began
-        chosen, missing, unsafe = _chosen(place / "work", keep)
-        for name, source in chosen.items():
+        chosen = _choose(place / "work", keep)
+        for name, source in chosen.files.items():
             copier.copy(source, new / "work" / name)
         _replace(new, target)
     except _OverLimit as limit:
@@ -133,17 +133,38 @@ def fetch(place: Path, keep: Keep, target: Path, limits: Limits) -> JobOutput:
     return JobOutput(
         stdout=target / keep.stdout,
         stderr=target / keep.stderr,
-        files={name: target / "work" / name for name in chosen},
-        missing=missing,
-        failure=Failure(FailureCode.UNSAFE, f"{unsafe[0]!r} is no plain file; left out")
-        if unsafe
-        else None,
+        files={name: target / "work" / name for name in chosen.files},
+        missing=chosen.missing,
+        failure=chosen.failure,
     )
 
 
-def _chosen(work: Path, keep: Keep) -> tuple[dict[str, Path], list[str], list[str]]:
-    """What to copy, by name; the patterns that match nothing; and what matches and is no plain file inside."""
-    names = [name for name in _names(work) if name not in keep.secrets]
+@frozen
+class _Chosen:
+    """What to copy, by name; the patterns that match nothing; and what matches and is no plain file inside, or may not be opened."""
+
+    files: dict[str, Path]
+    missing: list[str]
+    unsafe: list[str]
+    closed: list[str]
+
+    @property
+    def failure(self) -> Failure | None:
+        if self.unsafe:
+            return Failure(FailureCode.UNSAFE, f"{self.unsafe[0]!r} is no plain file; left out")
+        if self.closed:
+            return Failure(FailureCode.FAILED, f"{self.closed[0]!r} may not be opened; left out")
+        return None
+
+
+def _choose(work: Path, keep: Keep) -> _Chosen:
+    closed: list[str] = []
+    names = [name for name in _names(work, closed) if name not in keep.secrets]
+    closed = [
+        folder
+        for folder in closed
+        if keep.everything or any(_may_match_in(folder, pattern) for pattern in keep.patterns)
+    ]
     wanted = [name for name in names if keep.everything and name not in keep.given]
     missing = []
     for pattern in keep.patterns:
@@ -151,18 +172,20 @@ def _chosen(work: Path, keep: Keep) -> tuple[dict[str, Path], list[str], list[st
         wanted += matching
         if not matching:
             missing.append(pattern)
-    chosen: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     unsafe = []
     inside = work.resolve()
     for name in dict.fromkeys(wanted):
         source = (work / name).resolve()  # a link to a file inside comes back as a copy
         within = source.is_relative_to(inside)
         secret = within and str(source.relative_to(inside)) in keep.secrets
-        if within and not secret and stat.S_ISREG(_mode(source)):
-            chosen[name] = source
-        else:
+        if not within or secret or not stat.S_ISREG(_mode(source)):
             unsafe.append(name)
-    return chosen, missing, unsafe
+        elif not os.access(source, os.R_OK):
+            closed.append(name)
+        else:
+            files[name] = source
+    return _Chosen(files, missing, unsafe, closed)
 
 
 def _mode(path: Path) -> int:
@@ -172,9 +195,19 @@ def _mode(path: Path) -> int:
         return 0
 
 
-def _names(work: Path) -> Iterator[str]:
-    """Everything beneath that is not a directory, by its name relative to there. No link is followed."""
-    for folder, directories, files in os.walk(work):
+def _names(work: Path, closed: list[str] | None = None) -> Iterator[str]:
+    """Everything beneath that is not a directory, by its name relative to there. No link is followed.
+
+    Args:
+        work: Where to look.
+        closed: Gets the directories that may not be opened.
+    """
+
+    def note(error: OSError) -> None:
+        if closed is not None:
+            closed.append(str(Path(error.filename).relative_to(work)))
+
+    for folder, directories, files in os.walk(work, onerror=note):
         links = [name for name in directories if Path(folder, name).is_symlink()]
         for name in (*links, *files):
             yield str(Path(folder, name).relative_to(work))
@@ -189,6 +222,17 @@ def _matches(pattern: str, name: str) -> bool:
             return False
     elif len(parts) != len(segments):
         return False
+    return _begins_alike(segments, parts)
+
+
+def _may_match_in(folder: str, pattern: str) -> bool:
+    """Whether what lies in a folder might match."""
+    segments, parts = pattern.removesuffix("/").split("/"), folder.split("/")
+    is_above = len(parts) < len(segments) or pattern.endswith("/")
+    return folder == "." or (is_above and _begins_alike(segments, parts))
+
+
+def _begins_alike(segments: Sequence[str], parts: Sequence[str]) -> bool:
     return all(
         (not part.startswith(".") or segment.startswith("."))
         and fnmatchcase(os.fsencode(part), os.fsencode(segment))

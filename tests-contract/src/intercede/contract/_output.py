@@ -132,6 +132,33 @@ class OutputRules(Rules):
         assert {path.resolve() for path in _beneath(dest)} == {path.resolve() for path in listed}
 
     @rule("F1")
+    @pytest.mark.parametrize("keep", ["declared", "pattern", "tree", "everything"])
+    async def test_what_may_not_be_read_is_told_and_the_rest_comes(
+        self, bench: Bench, keep: str
+    ) -> None:
+        files = {"f.x": b"1", "d/g.x": b"2", "d/shut/h.x": b"3", "d/open/i.x": b"4"}
+        verbs = [word for name in files for word in ("write", name, files[name].decode())]
+        outputs = {
+            "declared": OutputSpec(tuple(files)),
+            "pattern": OutputSpec(("*.x", "d/*.x", "d/*/*.x")),
+            "tree": OutputSpec(("f.x", "d/")),
+            "everything": EVERYTHING,
+        }[keep]
+        jobs = await bench.start_each(
+            (*verbs, "shut", "f.x"), (*verbs, "shut", "d/shut"), verbs, outputs=outputs
+        )
+        await bench.until(jobs, JobStatus.SUCCESSFUL)
+        result = await bench.fetch(jobs)
+        for job, name in zip(jobs, ("f.x", "d/shut/h.x", ""), strict=True):
+            came = _contents(result[job])
+            # Some accounts may read everything.
+            if result[job].failure is None and name in files:
+                assert came == files
+            else:
+                assert came == {known: files[known] for known in files if known != name}
+        assert jobs[2] not in result.failures
+
+    @rule("F1")
     async def test_a_job_without_output_has_empty_streams(self, bench: Bench) -> None:
         output = await bench.fetch_one(await bench.finish_one())
         assert output.stdout is not None and output.stderr is not None

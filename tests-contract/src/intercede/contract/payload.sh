@@ -10,6 +10,7 @@
 #   sleep SECONDS                                          exit CODE
 #   signal NUMBER     ends itself by that signal           trap              ignores TERM from now on
 #   symlink NAME TARGET, hardlink NAME TARGET, fifo NAME
+#   shut NAME         takes all rights to it away
 #   spawn SECONDS     leaves a child behind that sleeps so long, in a session of its own
 set -e
 
@@ -89,6 +90,10 @@ while [ $# -gt 0 ]; do
     fifo)
         plain "$first"
         mkfifo "$path"
+        ;;
+    shut)
+        plain "$first"
+        chmod 0 "$path"
         ;;
     spawn) setsid sleep "$first" </dev/null >/dev/null 2>&1 & ;;
     write | fill | many | symlink | hardlink)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -46,12 +47,14 @@ class Gathered:
         streams: stdout, stderr and log, by the names they get.
         members: The payload's files, by name.
         refused: What is not fetched, and why, by name.
+        shut: What may not be read.
         missing: Patterns that matched nothing.
     """
 
     streams: Mapping[str, Content] = field(factory=dict)
     members: Mapping[str, Content] = field(factory=dict)
     refused: Mapping[str, str] = field(factory=dict)
+    shut: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 
     @property
@@ -89,6 +92,8 @@ def select(
             missing.append(member.pattern)
     if outputs.everything:
         wanted |= set(files) - staged - secrets
+    shut = {name for name in wanted if _is_shut(files, name)}
+    wanted -= shut
     members = {
         name: files[name].content
         for name in sorted(wanted, key=encoded)
@@ -104,7 +109,12 @@ def select(
                 members[name] = files[target].content
             else:
                 refused[name] = f"a link to {files[name].target}, which is not fetched"
-    return Gathered(streams, members, refused, tuple(missing))
+    return Gathered(streams, members, refused, tuple(sorted(shut, key=encoded)), tuple(missing))
+
+
+def _is_shut(files: Mapping[str, Entry], name: str) -> bool:
+    """It may not be opened, or a directory above it."""
+    return files[name].mode == 0 or ("/" in name and _is_shut(files, posixpath.dirname(name)))
 
 
 def _matching(files: Mapping[str, Entry], pattern: str) -> set[str]:
@@ -220,13 +230,15 @@ def write_output(
         log=path_of(log),
         files={name: final / "work" / name for name in gathered.members},
         missing=gathered.missing,
-        failure=_unsafe(gathered.refused),
+        failure=_left_out(gathered.refused, gathered.shut),
     )
 
 
-def _unsafe(refused: Mapping[str, str]) -> Failure | None:
+def _left_out(refused: Mapping[str, str], shut: Sequence[str]) -> Failure | None:
     if not refused:
-        return None
+        if not shut:
+            return None
+        return Failure(FailureCode.FAILED, f"not all could be read: {shut[0]!r} may not be opened")
     shown = ", ".join(f"{name!r} is {why}" for name, why in list(refused.items())[:_SHOWN])
     more = f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
     return Failure(FailureCode.UNSAFE, f"left out: {shown}{more}; fetch plain files only")

@@ -12,7 +12,7 @@ so a job's output while it runs is computed when somebody asks.
     ls                all names beneath, by bytes          sleep SECONDS
     exit CODE                                              signal NUMBER    dies by it
     symlink NAME TARGET, hardlink NAME TARGET, fifo NAME   trap             TERM is ignored from now on
-    spawn SECONDS     a child in a session of its own
+    shut NAME         all rights to it are taken away      spawn SECONDS    a child in a session of its own
 
 It is the payload of the contract suite, where the same verbs are a shell script. Reaching the end is exit 0; an unknown verb, or one without its operands, is exit 64; a file that cannot be used is exit 1.
 """
@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from ._content import Content, encoded
 
@@ -352,6 +352,11 @@ def _fifo(running: _Running, name: str) -> None:
     running.make(name, Entry(Kind.FIFO))
 
 
+def _shut(running: _Running, name: str) -> None:
+    place = resolved(running.files, name)
+    running.files[place or name] = evolve(running.get(name), mode=0)
+
+
 def _spawn(running: _Running, seconds: str) -> None:
     running.children.append((running.elapsed, running.elapsed + _seconds(seconds)))
 
@@ -393,6 +398,7 @@ _VERBS: Final[Mapping[str, tuple[int | None, Callable[..., None]]]] = {
     "symlink": (2, _symlink),
     "hardlink": (2, _hardlink),
     "fifo": (1, _fifo),
+    "shut": (1, _shut),
     "spawn": (1, _spawn),
     "trap": (0, _trap),
 }
