@@ -536,8 +536,7 @@ def select_function(spec: SubmissionSpec, variants: Iterable[CopyVars]) -> str:
         "  w=$1",
         "  keep() {",
         "    for f; do",
-        '      [ -e "$f" ] || [ -h "$f" ] || continue',
-        '      [ ! -d "$f" ] || [ -h "$f" ] || continue',
+        '      [ -f "$f" ] || [ -h "$f" ] || { [ -e "$f" ] && [ ! -d "$f" ]; } || continue',
     ]
     if secrets:
         cases = "|".join(f'"$w"/{quote(name)}' for name in secrets)
