@@ -235,13 +235,13 @@ def write_output(
 
 
 def _left_out(refused: Mapping[str, str], shut: Sequence[str]) -> Failure | None:
-    if not refused:
-        if not shut:
-            return None
+    if refused:
+        shown = ", ".join(f"{name!r} is {why}" for name, why in list(refused.items())[:_SHOWN])
+        more = f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+        return Failure(FailureCode.UNSAFE, f"left out: {shown}{more}; fetch plain files only")
+    if shut:
         return Failure(FailureCode.FAILED, f"not all could be read: {shut[0]!r} may not be opened")
-    shown = ", ".join(f"{name!r} is {why}" for name, why in list(refused.items())[:_SHOWN])
-    more = f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
-    return Failure(FailureCode.UNSAFE, f"left out: {shown}{more}; fetch plain files only")
+    return None
 
 
 def _write(path: Path, content: Content) -> None:

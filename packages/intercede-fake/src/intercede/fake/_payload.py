@@ -353,8 +353,10 @@ def _fifo(running: _Running, name: str) -> None:
 
 
 def _shut(running: _Running, name: str) -> None:
+    entry = running.get(name)
     place = resolved(running.files, name)
-    running.files[place or name] = evolve(running.get(name), mode=0)
+    assert place is not None
+    running.files[place] = evolve(entry, mode=0)
 
 
 def _spawn(running: _Running, seconds: str) -> None:
