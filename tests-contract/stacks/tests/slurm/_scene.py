@@ -39,6 +39,7 @@ __all__ = [
     "FORGETFUL",
     "MAX_ARRAY",
     "MAX_JOBS",
+    "NAME",
     "PATIENCE_S",
     "STACK",
     "VERSION",
@@ -78,7 +79,7 @@ FORGETFUL: Final = _setting("MinJobAge", 300) < 60
 #: How long to wait for what must come, in seconds: a time limit of one minute is noticed within another half.
 PATIENCE_S: Final = 180.0
 _POLL_S: Final = 0.5
-_NAME: Final = "intercede-"
+NAME: Final = "intercede-"
 _FINISHED: Final = tuple(status for status in JobStatus if status.is_finished)
 #: A run that was ended in the middle of a fault may have left it.
 _MEND: Final = """
@@ -261,12 +262,12 @@ class Scene:
 
     async def in_slurm(self, submission: str) -> list[Job]:
         """What the controller holds of a submission."""
-        return [job for job in await self.cluster.jobs() if job.name == f"{_NAME}{submission}"]
+        return [job for job in await self.cluster.jobs() if job.name == f"{NAME}{submission}"]
 
     async def all_in_slurm(self) -> list[Job]:
         """What the controller holds of every submission of this place."""
         there = await self.submissions()
-        return [job for job in await self.cluster.jobs() if job.name.removeprefix(_NAME) in there]
+        return [job for job in await self.cluster.jobs() if job.name.removeprefix(NAME) in there]
 
     async def count(self, state: str) -> int:
         """How many jobs of this place the controller has in this state."""

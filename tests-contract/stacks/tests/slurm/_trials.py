@@ -26,7 +26,8 @@ from intercede.core import (
     Submission,
     SubmitUncertain,
 )
-from stacks.tests.slurm._scene import PATIENCE_S, Scene, native_of
+from intercede.toolkit import new_submission
+from stacks.tests.slurm._scene import NAME, PATIENCE_S, Scene, native_of
 
 __all__ = [
     "OPERATIONS",
@@ -82,13 +83,15 @@ async def prepared(scene: Scene, operation: str, dest: Path, *, forgetful: bool 
 async def _submitting(scene: Scene, *, forgetful: bool) -> Trial:
     ce = await scene.backend(options=["--hold"])
     tag = secrets.token_hex(4)
-    before = {(job.id, job.name) for job in await scene.cluster.jobs()}
+    # What an earlier trial has left comes back with a controller that had forgotten it, and died before it wrote that down. Ids of
+    # submissions begin with their time.
+    earlier = f"{NAME}{new_submission()}"
 
     async def check(outcome: object) -> None:
         """What Slurm has got since is what the outcome says, and what anybody finds by the tag."""
         found, lost = await _settled(scene, tag)
-        there = await scene.cluster.jobs()
-        new = [job for job in there if (job.id, job.name) not in before]
+        marked = [job for job in await scene.cluster.jobs() if job.name.startswith(NAME)]
+        new = [job for job in marked if job.name > earlier]
         assert sorted(job.id for job in new) == sorted(map(native_of, found)), (new, outcome)
         assert forgetful or not lost, outcome
         if isinstance(outcome, Submission):

@@ -303,10 +303,14 @@ async def _cut_while_sbatch_waits(scene: Scene) -> tuple[Sequence[JobID], Submit
 
 async def _filled(scene: Scene) -> Sequence[JobID]:
     """Held jobs, as many as the cluster still takes but one."""
+
+    async def forgotten() -> bool:
+        """What has ended takes a place for a while yet, and then there would be room."""
+        return {job.state for job in await scene.cluster.jobs()} <= {"PENDING", "RUNNING"}
+
+    await passing(forgotten, "a cluster that has forgotten the jobs that ended")
     there = len(await scene.cluster.jobs())
-    ids: list[JobID] = []
     ce: BatchBackend = await scene.backend(options=["--hold"])
     submission = await ce.submit(scene.spec(tag=secrets.token_hex(4)), MAX_JOBS - there - 2)
-    ids += [handle.id for handle in submission.handles]
-    assert ids
-    return ids
+    assert submission.handles
+    return [handle.id for handle in submission.handles]
