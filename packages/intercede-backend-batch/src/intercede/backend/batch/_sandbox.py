@@ -513,11 +513,12 @@ fi
 
 #: A part of a pattern without these is a name.
 _SPECIAL: Final = frozenset("*?[")
+#: Whether a directory can be entered is tried: BusyBox thinks that root cannot enter one that nobody may (1.35).
 _LOOK: Final = (
     "  look() {",
     "    rights=$1; shift",
     "    for d; do",
-    '      [ ! -d "$d" ] || { [ -x "$d" ] && { [ "$rights" = x ] || [ -r "$d" ]; }; } || unread ""',
+    '      [ ! -d "$d" ] || { [ -e "$d/." ] && { [ "$rights" = x ] || [ -r "$d" ]; }; } || unread ""',
     "    done",
     "  }",
 )
