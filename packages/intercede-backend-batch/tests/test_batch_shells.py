@@ -98,6 +98,7 @@ async def test_what_may_not_be_read_is_told_and_is_that_jobs_trouble(
         ids = tools.ids_of(await ce.submit(spec, 2))
         await tools.finish(ce, ids)
         result = await ce.fetch_output(ids, tmp_path / "out")
+        (await ce.purge(ids)).raise_for_failures()
     assert sorted(result[ids[0]].files) == came
     assert result[ids[1]].failure is None
     failure = result[ids[0]].failure

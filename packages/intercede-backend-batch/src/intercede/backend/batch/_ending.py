@@ -161,6 +161,6 @@ async def _purge(
         elif key in unended:
             undecided[job] = part
         else:
-            said = stays.get(key, "the answer says nothing about it")
+            said = stays.get(key, "the answer says nothing about it") or "rm does not say why"
             failures[job] = Failure(FailureCode.FAILED, f"not all could be removed: {said}")
     return undecided

@@ -483,10 +483,11 @@ done)
 if [ -n "$names" ]; then
   # The record of the end goes last: a job of which something stays is still the finished job that it was.
   beneath() {{ printf '%s\\n' "$names" | sed 's|$|/work|' | xargs "$@"; }}
-  # Some rm fail over what another purge took from under them (seen with BusyBox): a moment later there is nothing to fail over.
-  said=$(beneath rm -rf 2>&1)
-  [ -z "$said" ] || {{ beneath chmod -R u+rwx 2>/dev/null; said=$(beneath rm -rf 2>&1); }}
-  [ -z "$said" ] || {{ sleep 0.2; said=$(beneath rm -rf 2>&1); }}
+  # Some rm fail over what another purge took from under them (seen with BusyBox): a moment later there is nothing to fail over. Whether
+  # one fails its exit code tells: BusyBox has no word for a directory that it may not open (1.35).
+  said=$(beneath rm -rf 2>&1) ||
+    {{ beneath chmod -R u+rwx 2>/dev/null; said=$(beneath rm -rf 2>&1); }} ||
+    {{ sleep 0.2; said=$(beneath rm -rf 2>&1); }}
   names=$(for j in $names; do
     if [ -e "$j/work" ] || [ -h "$j/work" ]; then printf '%s\\n' "stays $j $said" >&3; else echo "$j"; fi
   done)
@@ -494,8 +495,7 @@ if [ -n "$names" ]; then
     # Of a copy half removed the marks may be gone: what stands on its directory goes with it, and says that it shall not start.
     printf '%s\\n' "$names" | xargs chmod +t 2>/dev/null
     remove() {{ printf '%s\\n' "$names" | xargs rm -rf 2>&1; }}
-    said=$(remove)
-    [ -z "$said" ] || {{ sleep 0.2; said=$(remove); }}
+    said=$(remove) || {{ sleep 0.2; said=$(remove); }}
   fi
   for j in $names; do
     if [ -e "$j" ]; then printf '%s\\n' "stays $j $said"; else echo "removed $j"; fi
