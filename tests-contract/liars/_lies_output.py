@@ -203,7 +203,7 @@ class Selects(Honest):
         gathered = super()._gathered(job, now)
         files = job.progress(now).files
         plain = {n for n, e in files.items() if e.kind is Kind.FILE} - job.secrets
-        plain -= set(job.program.files)
+        plain -= {*job.program.files, *gathered.shut}
         more = set[str]().union(
             *(self.wanted(plain, member.pattern) for member in job.spec.outputs.members)
         )

@@ -140,7 +140,7 @@ class OutputRules(Rules):
         verbs = [word for name in files for word in ("write", name, files[name].decode())]
         outputs = {
             "declared": OutputSpec(tuple(files)),
-            "pattern": OutputSpec(("*.x", "d/*.x", "d/*/*.x")),
+            "pattern": OutputSpec(("f.?", "d/g.?", "d/*/?.x")),
             "tree": OutputSpec(("f.x", "d/")),
             "everything": EVERYTHING,
         }[keep]
