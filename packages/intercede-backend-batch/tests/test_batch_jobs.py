@@ -324,6 +324,28 @@ async def test_purge_removes_exactly_the_job(make_backend: Any, tools: Any, root
     assert [name for name in os.listdir(root) if not name.startswith(".")] == []
 
 
+@pytest.mark.parametrize("does", ['/bin/rm "$@" 2>/dev/null', "exit 1"])
+async def test_a_purge_hears_of_a_failure_that_rm_has_no_word_for(
+    make_backend: Any, tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str
+) -> None:
+    """BusyBox's fails so over a directory that it may not open."""
+    (tmp_path / "bin").mkdir()
+    silent = tmp_path / "bin" / "rm"
+    silent.write_text(f"#!/bin/sh\n{does}\n")
+    silent.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    wire = tools.Wire()
+    wire.shell = tools.plainly("sh")
+    async with make_backend(wire) as ce:
+        ids = tools.ids_of(await ce.submit(tools.script("mkdir d; : > d/f; chmod 0 d")))
+        await tools.finish(ce, ids)
+        result = await ce.purge(ids)
+        if does == "exit 1":
+            assert "rm does not say why" in result.failures[ids[0]].message
+        else:
+            result.raise_for_failures()
+
+
 async def test_a_running_job_is_neither_purged_nor_fetched(
     make_backend: Any, tools: Any, tmp_path: Path
 ) -> None:

@@ -353,3 +353,22 @@ def test_the_host_says_of_each_job_what_it_is(tmp_path: Path, ended: bool) -> No
         + "absent a/2\nabsent a/3\nabsent a/4\nabsent c/0\nabsent d/0\nabsent e/0\n<tar-ended>\ncode 0\n"
     )
     assert not done.stderr
+
+
+@pytest.mark.parametrize("outputs", [OutputSpec(["f"]), OutputSpec(everything=True)])
+def test_that_a_file_may_not_be_read_is_said_before_the_job_ends(
+    tmp_path: Path, tools: Any, outputs: OutputSpec
+) -> None:
+    for copy in ("0", "1"):
+        (tmp_path / "a" / copy / "work").mkdir(parents=True)
+        (tmp_path / "a" / copy / "exit").touch()
+        (tmp_path / "a" / copy / "work" / "f").touch(mode=0 if copy == "0" else 0o600)
+    (tmp_path / "a" / "meta").write_text("here 2\n\n{}\n")
+    select = _sandbox.select_function(tools.script("true", outputs=outputs), [])
+    (tmp_path / "a" / "select").write_text(select)
+    script = _sandbox.stream_output([("a", 0), ("a", 1)], "here", ended=False, pack="tr '\\0' ' '")
+    text = f'exec 3>&1; frame() {{ echo "<$*>"; }}\n{script}'
+    command = tools.plainly("sh", "-c", text)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    names = done.stdout.decode().partition("<tar>\n")[2].partition("<others>")[0]
+    assert names == "a/0/work/f a/0/work a/0 a/1/work/f a/1 "
