@@ -132,6 +132,7 @@ NOT_ALL = tar_header("s/0/work", 0, mode=0o700, kind=TarKind.DIRECTORY)
             "unread find: s/0/work/d: No",
             "work/f: Cannot open: No",
         ),
+        ("", "unread s/0/work/d: it is closed", "work/d: it is closed"),
         ("", "unread xargs: s/1/work: no", "a file or a directory may not be opened"),
     ],
 )

@@ -66,8 +66,8 @@ _MEMBER = re.compile(r"([^/]+/[0-9]+)/(.*)", re.DOTALL)
 _SPECIAL: Final = frozenset("*?[/")
 #: What tar says of a file, with --quoting-style=escape.
 _TAR_WORDS = re.compile(r"tar: ([^/ ]+/[0-9]+)/(.*)")
-#: What find says of a directory, in quotes or not.
-_FIND_WORDS = re.compile(r"unread find: ['`]?([^/ ]+/[0-9]+)/(.*)")
+#: What find says of a directory, its name in quotes or not, or the shell.
+_CLOSED_WORDS = re.compile(r"unread (?:find: ['`]?)?([^/ ]+/[0-9]+)/(.*)")
 
 
 class Came(NamedTuple):
@@ -239,7 +239,7 @@ class Fetching:
         unended = silent & lines_after(lines, "unended ")
         absent = silent & lines_after(lines, "absent ")
         # find quotes names; tar was told not to.
-        closed = _words((line.replace("': ", ": ") for line in lines), _FIND_WORDS)
+        closed = _words((line.replace("': ", ": ") for line in lines), _CLOSED_WORDS)
         said = _words(words.decode("utf-8", "replace").splitlines(), _TAR_WORDS)
         self._judge(silent - unended - absent, self._unread | closed | said)
         return Fetched(self.news(), frozenset(unended), frozenset(absent))

@@ -518,7 +518,8 @@ _LOOK: Final = (
     "  look() {",
     "    rights=$1; shift",
     "    for d; do",
-    '      [ ! -d "$d" ] || { [ -e "$d/." ] && { [ "$rights" = x ] || [ -r "$d" ]; }; } || unread ""',
+    '      [ ! -d "$d" ] || { [ -e "$d/." ] && { [ "$rights" = x ] || [ -r "$d" ]; }; } ||',
+    '        unread "$d: this directory may not be opened"',
     "    done",
     "  }",
 )
@@ -529,7 +530,7 @@ def select_function(spec: SubmissionSpec, variants: Iterable[CopyVars]) -> str:
 
     `WORK` is a path without special characters. Secrets are never among them; inputs and the executable not among `everything`. A link
     on the way to a file is printed in its place, so that it is seen and refused. Where not all can be read it calls `unread`, once or
-    more, with find's words: what lies beneath a closed directory has no name.
+    more, with words that name the first: what lies beneath a closed directory has no name.
     """
     secrets = sorted({name for variant in variants for name in variant.secrets})
     lines = [
@@ -628,8 +629,8 @@ declared() {{
   [ -h "$s" ] || {{ read -r name _ && IFS= read -r _ && IFS= read -r spec; }} 2>/dev/null < "$s/meta"
   [ "$name" != {quote(resource)} ] || printf '%s\\n' "meta $s $spec"
 }}
-# unread WORDS: says in the archive, by the job's work/, that not all of the job can be read, and behind it what find said first. A name
-# may hold a newline, so one line stands here for all.
+# unread WORDS: says in the archive, by the job's work/, that not all of the job can be read, and behind it the first of the words. A
+# name may hold a newline, so one line stands here for all.
 unread() {{
   printf '%s\\0' "$j/work"
   [ -z "$1" ] || printf 'unread %.1000s\\n' "${{1%%
